@@ -1,0 +1,1 @@
+"""Containers: lowering, processes, stdio."""

@@ -1,0 +1,1 @@
+"""Images: references, content store, layouts."""

@@ -1,0 +1,1 @@
+"""The guest link: framing, RPC and the agent's client."""

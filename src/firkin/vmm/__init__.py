@@ -1,0 +1,1 @@
+"""The virtual machine: probe, QEMU, boot assets, base VMs."""
