@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "AgentError",
     "BootError",
+    "ExecError",
     "FirkinError",
     "FirkinTimeoutError",
     "ImageError",
@@ -89,6 +90,15 @@ class AgentError(FirkinError):
         super().__init__(message, hint=hint)
         self.stage = stage
         self.errno = errno
+
+
+class ExecError(AgentError):
+    """The program could not be executed in the container. `exit_code` is a shell's: 127 not found, 126 not executable."""
+
+    @property
+    def exit_code(self) -> int:
+        """127 where the program does not exist (ENOENT), else 126."""
+        return 127 if self.errno == 2 else 126
 
 
 class LinkError(VirtualMachineError):

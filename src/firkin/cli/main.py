@@ -1,0 +1,101 @@
+"""The doorway of the command line: finds the command, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from firkin import __version__
+from firkin.errors import FirkinError
+
+__all__ = ["OWN_FAILURE", "main"]
+
+OWN_FAILURE = 125
+"""Exit code of Firkin's own failures, a bad command line too; as Docker's."""
+
+# name -> module that holds a click command of that name. Imported only when asked for: the hot path imports little.
+_COMMANDS = {
+    "doctor": "firkin.cli.doctor",
+    "exec": "firkin.cli.exec",
+    "image": "firkin.cli.image",
+    "kill": "firkin.cli.kill",
+    "ps": "firkin.cli.ps",
+    "run": "firkin.cli.run",
+    "stop": "firkin.cli.stop",
+    "version": "firkin.cli.version",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found: click.Command = importlib.import_module(module).command
+        return found
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", count=True, help="Log to standard error; twice: everything.")
+@click.version_option(__version__, prog_name="firkin")
+def cli(verbose: int) -> None:
+    """Run each container inside its own micro-VM.
+
+    \b
+    firkin run --rm busybox echo hello
+    firkin run -it debian bash
+    firkin ps
+    """
+    if verbose:
+        level = logging.DEBUG if verbose > 1 else logging.INFO
+        logging.basicConfig(level=logging.WARNING, format="%(relativeCreated)6.0f ms %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("firkin").setLevel(level)
+
+
+def _report(error: FirkinError, verbose: bool) -> None:
+    click.echo(f"firkin: {error}", err=True)
+    if not verbose:
+        return
+    cause = error.__cause__
+    while cause is not None:
+        click.echo(f"  because: {type(cause).__name__}: {cause}", err=True)
+        cause = cause.__cause__
+    if boot_log := getattr(error, "boot_log", ""):
+        click.echo(f"  the VM's console ended with:\n{boot_log}", err=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit the process with its code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    verbose = any(arg in ("-v", "-vv", "--verbose") for arg in args[:3])
+    try:
+        code = cli.main(args=args, prog_name="firkin", standalone_mode=False)
+    except FirkinError as error:
+        _report(error, verbose)
+        code = getattr(error, "exit_code", OWN_FAILURE)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except click.UsageError as error:
+        where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+        click.echo(f"firkin: {error.format_message()}{where}", err=True)
+        code = OWN_FAILURE
+    except click.ClickException as error:
+        click.echo(f"firkin: {error.format_message()}", err=True)
+        code = OWN_FAILURE
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing can be said to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)

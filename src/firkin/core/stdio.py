@@ -1,0 +1,109 @@
+"""Standard streams of a process in the guest: the host listens, the guest dials, one port a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from firkin.types import Stdio
+from firkin.vminitd.relay import relay_from_fd, relay_to_fd
+
+if TYPE_CHECKING:
+    from firkin.vminitd.link import Link, Listener, Stream
+
+__all__ = ["Channels", "StdioSpec"]
+
+# The guest dials before it answers CreateProcess, so an accept after the answer waits for nothing but the loop.
+_ACCEPT_LIMIT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class StdioSpec:
+    """What each standard stream of a process is joined to. With a terminal, `stdin` carries both directions."""
+
+    stdin: Stdio = Stdio.NULL
+    stdout: Stdio = Stdio.NULL
+    stderr: Stdio = Stdio.NULL
+    terminal: bool = False
+
+
+@dataclass(slots=True)
+class _End:
+    name: str
+    mode: Stdio
+    listener: Listener | None = None
+    stream: Stream | None = None
+
+    @property
+    def port(self) -> int:
+        return self.listener.port if self.listener else 0
+
+
+@dataclass(slots=True)
+class Channels:
+    """The host's ends of one process's standard streams.
+
+    `listen` before the call that creates the process, `connect` after its answer, `drained` after its exit, `aclose` always.
+    """
+
+    spec: StdioSpec
+    fds: tuple[int, int, int] = (0, 1, 2)
+    _ends: list[_End] = field(default_factory=list)
+    _input: list[asyncio.Task[object]] = field(default_factory=list)
+    _output: list[asyncio.Task[object]] = field(default_factory=list)
+
+    def listen(self, link: Link) -> tuple[int, int, int]:
+        """Open a listener for each stream that is not NULL; the three ports, 0 for NULL."""
+        spec = self.spec
+        if spec.terminal:
+            modes = [("stdin", spec.stdin if spec.stdin is not Stdio.NULL else spec.stdout), ("stdout", Stdio.NULL), ("stderr", Stdio.NULL)]
+        else:
+            modes = [("stdin", spec.stdin), ("stdout", spec.stdout), ("stderr", spec.stderr)]
+        for name, mode in modes:
+            listener = None if mode is Stdio.NULL else link.listen(link.allocate_port())
+            self._ends.append(_End(name, mode, listener))
+        stdin, stdout, stderr = (end.port for end in self._ends)
+        return stdin, stdout, stderr
+
+    async def connect(self) -> None:
+        """Take the streams that the guest has dialled, and start the relays of those inherited."""
+        for end in self._ends:
+            if end.listener is not None:
+                async with asyncio.timeout(_ACCEPT_LIMIT):
+                    end.stream = await end.listener.accept()
+                end.listener.close()
+        for end in self._ends:
+            if end.stream is not None and end.mode is Stdio.INHERIT:
+                self._inherit(end, end.stream)
+
+    def _inherit(self, end: _End, stream: Stream) -> None:
+        stdin, stdout, stderr = self.fds
+        if end.name == "stdin":
+            self._input.append(asyncio.create_task(relay_from_fd(stdin, stream)))
+        if end.name != "stdin" or self.spec.terminal:
+            self._output.append(asyncio.create_task(relay_to_fd(stream, stderr if end.name == "stderr" else stdout)))
+
+    def piped(self, name: str) -> Stream | None:
+        """The stream of a PIPED end (`stdin`, `stdout`, `stderr`), or `None`."""
+        for end in self._ends:
+            if end.name == name and end.mode is Stdio.PIPED:
+                return end.stream
+        return None
+
+    async def drained(self) -> None:
+        """Wait until all inherited output has been written; the relay of stdin is stopped, it has no reader any more."""
+        for task in self._input:
+            task.cancel()
+        await asyncio.gather(*self._input, *self._output, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Let go of everything, whatever state it is in."""
+        for task in self._output:
+            task.cancel()
+        await self.drained()
+        for end in self._ends:
+            if end.listener is not None:
+                end.listener.close()
+            if end.stream is not None:
+                end.stream.reset()
