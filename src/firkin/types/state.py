@@ -60,5 +60,7 @@ def _own_folder(path: Path) -> Path:
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise InvalidInputError(f"{path} is not a private folder of this user", value=path, hint="set XDG_RUNTIME_DIR or FIRKIN_HOME")
+        raise InvalidInputError(
+            f"{path} is not a private folder of this user", value=path, hint="set XDG_RUNTIME_DIR or FIRKIN_HOME"
+        )
     return path
