@@ -74,7 +74,7 @@ check_cargo() {
   if ! command -v cargo >/dev/null; then
     apt_install cargo-web rustc-web rustfmt-web rust-web-clippy
   fi
-  command -v cargo >/dev/null || die "cargo is missing: install a stable Rust toolchain (rustup), 1.85 or newer"
+  command -v cargo >/dev/null || die "cargo is missing: install a stable Rust toolchain (rustup)"
 }
 
 install_packages

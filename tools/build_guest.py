@@ -1,0 +1,137 @@
+"""Build what Firkin needs beside its Python: the guest's programs (cargo) and the messages (protobuf).
+
+`src/firkin/_guest/<machine>/{vminitd,vmexec}` and `src/firkin/vminitd/_generated/`. Quick where nothing changed: a stamp
+holds the hash of every source. The programs are static: the guest has no dynamic linker, which is checked in the ELF.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import protos
+
+PROGRAMS = ("vminitd", "vmexec")
+TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine of the ELF specification
+PT_INTERP = 3
+
+
+class BuildError(Exception):
+    """The guest can't be built; one line that says why."""
+
+
+def sources(root: Path) -> Iterator[Path]:
+    """Every file that the results depend on, in a fixed order."""
+    yield Path(__file__)
+    yield root / "tools" / "protos.py"
+    yield from sorted((root / "proto").rglob("*.proto"))
+    for folder, names, files in os.walk(root / "guest"):
+        names[:] = sorted(name for name in names if not name.startswith("target"))
+        yield from (Path(folder, name) for name in sorted(files) if name.endswith((".rs", ".toml", ".lock", ".proto")))
+
+
+def source_hash(root: Path, machine: str) -> str:
+    """SHA-256 over names and contents of the sources, and what in the environment changes the compiler's work."""
+    total = hashlib.sha256(f"{machine}\0{os.environ.get('RUSTFLAGS', '')}\0".encode())
+    for path in sources(root):
+        content = path.read_bytes()
+        total.update(f"{os.path.relpath(path, root)}\0{len(content)}\0".encode())
+        total.update(content)
+    return total.hexdigest()
+
+
+def check_static(path: Path, machine: str) -> None:
+    """Raise `BuildError` unless `path` is a 64-bit ELF for `machine` without an interpreter (ELF specification, chapter 2)."""
+    data = path.read_bytes()
+    if data[:6] != b"\x7fELF\x02\x01":
+        raise BuildError(f"{path} is not a little-endian 64-bit ELF file")
+    if (found := struct.unpack_from("<H", data, 18)[0]) != ELF_MACHINES[machine]:
+        raise BuildError(f"{path} is for ELF machine {found}, not for {machine}")
+    offset = struct.unpack_from("<Q", data, 32)[0]
+    size, count = struct.unpack_from("<HH", data, 54)
+    kinds = [struct.unpack_from("<I", data, offset + size * number)[0] for number in range(count)]
+    if PT_INTERP in kinds:
+        raise BuildError(f"{path} wants a dynamic linker; guest/.cargo/config.toml must set crt-static")
+
+
+def cargo() -> str:
+    """The path of cargo, also where rustup's folder is not on PATH."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path.home() / ".cargo" / "bin")])
+    found = shutil.which("cargo", path=places)
+    if found is None:
+        raise BuildError("cargo is missing: run tools/setup.sh, or install a stable Rust toolchain")
+    return found
+
+
+def compile_programs(root: Path, machine: str) -> Iterator[Path]:
+    """Compile the guest's programs for `machine`, check them, and give their paths."""
+    target = TARGETS[machine]
+    target_dir = Path(os.environ.get("CARGO_TARGET_DIR") or root / "guest" / "target")
+    command = [cargo(), "build", "--release", "--locked", "--quiet", "--target", target]
+    for name in PROGRAMS:
+        command += ["--package", name]
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target_dir.absolute())}
+    # In guest/, because cargo looks for .cargo/config.toml from its working folder upwards.
+    done = subprocess.run(command, cwd=root / "guest", env=environment, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise BuildError(f"cargo failed with status {done.returncode} (its own words are above)")
+    for name in PROGRAMS:
+        path = target_dir / target / "release" / name
+        check_static(path, machine)
+        yield path
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path`: one build at a time in a checkout."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def build(root: Path, machine: str | None = None) -> Path:
+    """Build all of it below `root` unless it is fresh, and return the folder with the programs. Raises `BuildError`."""
+    machine = machine or platform.machine()
+    if machine not in TARGETS:
+        raise BuildError(f"no guest for {machine}; there is one for {' and '.join(TARGETS)}")
+    folder = root / "src" / "firkin" / "_guest" / machine
+    state = root / ".build"
+    state.mkdir(exist_ok=True)
+    with locked(state / "guest.lock"):
+        stamp = state / f"guest-{machine}.stamp"
+        wanted = source_hash(root, machine)
+        outputs = [*(folder / name for name in PROGRAMS), root / "src/firkin/vminitd/_generated"]
+        if stamp.exists() and stamp.read_text() == wanted and all(path.exists() for path in outputs):
+            return folder
+        print(f"guest: building for {machine}", file=sys.stderr)
+        protos.generate(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in compile_programs(root, machine):
+            # A running VM may have the old file open: replace it, never write into it.
+            fresh = folder / f".{path.name}"
+            shutil.copy2(path, fresh)
+            fresh.replace(folder / path.name)
+        stamp.write_text(wanted)
+    return folder
+
+
+def main() -> None:
+    """Build for this machine, or for the one named by the first argument."""
+    try:
+        build(Path(__file__).resolve().parent.parent, sys.argv[1] if len(sys.argv) > 1 else None)
+    except BuildError as error:
+        sys.exit(f"guest: {error}")
+
+
+if __name__ == "__main__":
+    main()
