@@ -1,6 +1,6 @@
 """Build what Firkin needs beside its Python: the guest's programs (cargo) and the messages (protobuf).
 
-`src/firkin/_guest/<machine>/{vminitd,vmexec}` and `src/firkin/vminitd/_generated/`. Quick where nothing changed: a stamp
+They land in `src/firkin/_guest/<machine>/` and `src/firkin/vminitd/_generated/`. Quick where nothing changed: a stamp
 holds the hash of every source. The programs are static: the guest has no dynamic linker, which is checked in the ELF.
 """
 
@@ -34,7 +34,7 @@ def sources(root: Path) -> Iterator[Path]:
     """Every file that the results depend on, in a fixed order."""
     yield Path(__file__)
     yield root / "tools" / "protos.py"
-    yield from sorted((root / "proto").rglob("*.proto"))
+    yield from protos.inputs(root)
     for folder, names, files in os.walk(root / "guest"):
         names[:] = sorted(name for name in names if not name.startswith("target"))
         yield from (Path(folder, name) for name in sorted(files) if name.endswith((".rs", ".toml", ".lock", ".proto")))
@@ -51,7 +51,7 @@ def source_hash(root: Path, machine: str) -> str:
 
 
 def check_static(path: Path, machine: str) -> None:
-    """Raise `BuildError` unless `path` is a 64-bit ELF for `machine` without an interpreter (ELF specification, chapter 2)."""
+    """Raise `BuildError` unless `path` is an ELF for `machine` without an interpreter (System V ABI, chapter 5)."""
     data = path.read_bytes()
     if data[:6] != b"\x7fELF\x02\x01":
         raise BuildError(f"{path} is not a little-endian 64-bit ELF file")
@@ -114,7 +114,10 @@ def build(root: Path, machine: str | None = None) -> Path:
         if stamp.exists() and stamp.read_text() == wanted and all(path.exists() for path in outputs):
             return folder
         print(f"guest: building for {machine}", file=sys.stderr)
-        protos.generate(root)
+        try:
+            protos.generate(root)
+        except RuntimeError as error:
+            raise BuildError(str(error)) from error
         folder.mkdir(parents=True, exist_ok=True)
         for path in compile_programs(root, machine):
             # A running VM may have the old file open: replace it, never write into it.

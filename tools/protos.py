@@ -22,12 +22,12 @@ def inputs(root: Path) -> list[Path]:
 
 
 def schema_hash(proto: Path) -> bytes:
-    """The 16 bytes that name the schema in `proto`: the head of SHA-256 over the file as shipped (docs/protocol.md, 1)."""
+    """The 16 bytes that name the schema in `proto`: the head of the file's SHA-256 (docs/protocol.md, section 1)."""
     return hashlib.sha256(proto.read_bytes()).digest()[:16]
 
 
 def generate(root: Path) -> Path:
-    """Write the generated package for the checkout at `root`; return its folder. Raises RuntimeError if protoc fails."""
+    """Write the generated package for the checkout at `root`; return its folder. RuntimeError if protoc fails."""
     from grpc_tools import protoc
 
     source = root / "src"

@@ -42,8 +42,6 @@ def install(tables: dict[str, object]) -> None:
 
 def main() -> None:
     """Bring `.venv` up to date."""
-    if sys.version_info < (3, 11):
-        sys.exit(f"venv: Python {sys.version.split()[0]} found, 3.11 or newer wanted (make PYTHON=python3.11)")
     tables = project()
     wanted = key(tables)
     if STAMP.exists() and STAMP.read_text() == wanted and (VENV / "bin" / "firkin").exists():
