@@ -7,6 +7,9 @@ from firkin.vminitd.wire import HELLO_SIZE, Answer, Hello
 __all__ = ["AnswerSearch", "HelloSearch"]
 
 _KEEP = HELLO_SIZE - 1
+# A tail that matches this much of the sentinel may be its beginning. A shorter match is likely chance, and holding it back
+# could hold back the end of a frame that nothing follows.
+_WORTH_WAITING = 8
 
 
 class AnswerSearch:
@@ -55,6 +58,10 @@ class HelloSearch:
                 self.sentinel = hello.next_sentinel
                 return hello, start - before, start - before + HELLO_SIZE
             start = joined.find(self.sentinel, start + 1)
-        self.pending = len(joined) - start if start >= 0 else 0
+        self.pending = len(joined) - start if start >= 0 else self._begun(joined)
         self._tail = joined[-_KEEP:]
         return None
+
+    def _begun(self, data: bytes) -> int:
+        lengths = range(len(self.sentinel) - 1, _WORTH_WAITING - 1, -1)
+        return next((length for length in lengths if data.endswith(self.sentinel[:length])), 0)
