@@ -58,7 +58,7 @@ setup: ## packages, kernel and toolchain of this machine (root, where something 
 
 ready: setup
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is wanted: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
-	@$(PYTHON) tools/venv.py
+	@$(PYTHON) tools/environment.py
 	@.venv/bin/python tools/build_guest.py
 
 images: ready
