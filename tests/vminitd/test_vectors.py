@@ -81,9 +81,10 @@ def without_credit(output: bytes) -> bytes:
 
 def without_stale_faults(happened: list[ev.Event]) -> list[ev.Event]:
     """What an old connection left before a HELLO may look like a fault, depending on where the bytes were cut."""
-    following = [*happened[1:], None]
-    pairs = zip(happened, following, strict=True)
-    return [e for e, after in pairs if not (isinstance(e, ev.Faulted) and isinstance(after, ev.Greeted))]
+    greeted = [isinstance(event, ev.Greeted) for event in [*happened[1:], None]]
+    return [
+        event for event, last in zip(happened, greeted, strict=False) if not (last and isinstance(event, ev.Faulted))
+    ]
 
 
 def act(framing: Framing, step: dict[str, Any]) -> None:
