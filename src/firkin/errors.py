@@ -19,6 +19,7 @@ __all__ = [
     "ProcessFailedError",
     "RegistryError",
     "StateError",
+    "StreamResetError",
     "VirtualMachineError",
 ]
 
@@ -70,7 +71,9 @@ class RegistryError(ImageError):
 class VirtualMachineError(FirkinError):
     """The VM could not be started or has ended. `boot_log` is the tail of its console."""
 
-    def __init__(self, message: str, *, hint: str | None = None, boot_log: str = "", outcome_unknown: bool = False) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, boot_log: str = "", outcome_unknown: bool = False
+    ) -> None:
         super().__init__(message, hint=hint, outcome_unknown=outcome_unknown)
         self.boot_log = boot_log
 
@@ -103,6 +106,14 @@ class ExecError(AgentError):
 
 class LinkError(VirtualMachineError):
     """The connection to the guest broke, or the peer broke the protocol."""
+
+
+class StreamResetError(LinkError, ConnectionResetError):
+    """The peer reset one stream of the guest link; the link itself goes on. `errno` is Linux's, as the peer gave it."""
+
+    def __init__(self, message: str, *, errno: int, outcome_unknown: bool = False) -> None:
+        super().__init__(message, outcome_unknown=outcome_unknown)
+        self.errno = errno
 
 
 class StateError(FirkinError):
