@@ -33,7 +33,7 @@ class BuildError(Exception):
 def sources(root: Path) -> Iterator[Path]:
     """Every file that the results depend on, in a fixed order."""
     yield Path(__file__)
-    yield root / "tools" / "protos.py"
+    yield Path(protos.__file__)
     yield from protos.inputs(root)
     for folder, names, files in os.walk(root / "guest"):
         names[:] = sorted(name for name in names if not name.startswith("target"))
