@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from firkin.oci import Image, ImageStore
+from firkin.types.state import StateDirs
 from tests.leftovers import Found, of_marks, since, snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,6 +103,32 @@ def debian_python_layout() -> Path:
 def home(request: pytest.FixtureRequest) -> Path:
     """This worker's `FIRKIN_HOME`: own `run`, shared `data` and `cache`. It is in the environment already."""
     return request.config.stash[_home]
+
+
+@pytest.fixture(scope="session")
+def store(home: Path) -> ImageStore:
+    """The image store of `home`, shared by all workers: add to it, but remove and prune only below a `fresh_home`."""
+    return ImageStore(StateDirs.under(home))
+
+
+@pytest.fixture(scope="session")
+def busybox_image(store: ImageStore) -> Image:
+    """`localhost/busybox`, the embedded default image."""
+    return store.ensure_busybox()
+
+
+@pytest.fixture(scope="session")
+def debian_image(store: ImageStore, debian_layout: Path) -> Image:
+    """`localhost/debian`: Debian 12 minbase, loaded into the shared store."""
+    (image,) = store.load(debian_layout, name="debian")
+    return image
+
+
+@pytest.fixture(scope="session")
+def debian_python_image(store: ImageStore, debian_python_layout: Path) -> Image:
+    """`localhost/debian-python`: Debian 12 minbase with python3, loaded into the shared store."""
+    (image,) = store.load(debian_python_layout, name="debian-python")
+    return image
 
 
 @pytest.fixture
