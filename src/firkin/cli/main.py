@@ -56,7 +56,9 @@ def cli(verbose: int) -> None:
     """
     if verbose:
         level = logging.DEBUG if verbose > 1 else logging.INFO
-        logging.basicConfig(level=logging.WARNING, format="%(relativeCreated)6.0f ms %(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(
+            level=logging.WARNING, format="%(relativeCreated)6.0f ms %(levelname)s %(name)s: %(message)s"
+        )
         logging.getLogger("firkin").setLevel(level)
 
 

@@ -17,7 +17,12 @@ __all__ = ["command"]
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
 def command(form: str) -> None:
     """Print the version of Firkin and of what runs it."""
-    facts = {"firkin": __version__, "python": platform.python_version(), "platform": sys.platform, "machine": platform.machine()}
+    facts = {
+        "firkin": __version__,
+        "python": platform.python_version(),
+        "platform": sys.platform,
+        "machine": platform.machine(),
+    }
     if form == "json":
         click.echo(json.dumps(facts))
     else:

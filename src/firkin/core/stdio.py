@@ -57,7 +57,11 @@ class Channels:
         """Open a listener for each stream that is not NULL; the three ports, 0 for NULL."""
         spec = self.spec
         if spec.terminal:
-            modes = [("stdin", spec.stdin if spec.stdin is not Stdio.NULL else spec.stdout), ("stdout", Stdio.NULL), ("stderr", Stdio.NULL)]
+            modes = [
+                ("stdin", spec.stdin if spec.stdin is not Stdio.NULL else spec.stdout),
+                ("stdout", Stdio.NULL),
+                ("stderr", Stdio.NULL),
+            ]
         else:
             modes = [("stdin", spec.stdin), ("stdout", spec.stdout), ("stderr", spec.stderr)]
         for name, mode in modes:

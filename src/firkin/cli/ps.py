@@ -1,0 +1,53 @@
+"""`firkin ps`."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+
+import click
+
+from firkin.cli.output import FORMAT, print_rows
+
+__all__ = ["command"]
+
+_COLUMNS = {"id": "NAME", "image": "IMAGE", "command": "COMMAND", "age": "AGE", "pid": "OWNER"}
+
+
+@click.command("ps")
+@FORMAT
+@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+def command(form: str, quiet: bool) -> None:
+    """List the live containers."""
+    from firkin.core.live import list_live
+    from firkin.types.state import StateDirs
+
+    containers = list_live(StateDirs.default())
+    if quiet:
+        for container in containers:
+            click.echo(container.id)
+        return
+    if form == "json":
+        print_rows([container.as_document() for container in containers], _COLUMNS, form)
+        return
+    now = datetime.now(UTC)
+    rows = [
+        {
+            **container.as_document(),
+            "command": _shorten(shlex.join(container.command)),
+            "age": _age((now - datetime.fromisoformat(container.created)).total_seconds()),
+        }
+        for container in containers
+    ]
+    print_rows(rows, _COLUMNS, form)
+
+
+def _shorten(text: str, most: int = 40) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(max(seconds, 0))}s"

@@ -1,0 +1,50 @@
+"""`firkin run`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from firkin.cli.options import container_flags, inputs_from
+
+if TYPE_CHECKING:
+    from firkin.core.container import AsyncContainer
+
+__all__ = ["command"]
+
+
+@click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@container_flags
+@click.option("--rm", is_flag=True, help="Remove the container when it ends. Firkin always does; accepted for Docker's sake.")
+@click.option("--name", help="The container's name (default: random).")
+@click.option("--timings", is_flag=True, help="Print the phases of the start to standard error.")
+@click.argument("image")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def command(image: str, args: tuple[str, ...], rm: bool, name: str | None, timings: bool, **flags: Any) -> int:
+    """Run a command in a new container, in a micro-VM of its own.
+
+    \b
+    firkin run --rm busybox echo hello
+    firkin run -it debian bash
+    cat data.csv | firkin run -i python:3 python -c 'import sys; print(len(sys.stdin.read()))'
+    """
+    return asyncio.run(_run(image, args, name, timings, inputs_from(flags)))
+
+
+async def _run(image: str, args: tuple[str, ...], name: str | None, timings: bool, inputs: Any) -> int:
+    from firkin.core.attach import foreground
+    from firkin.core.container import AsyncContainer
+
+    async with await AsyncContainer.launch(image, args, name=name, **inputs) as container:
+        if timings:
+            _print_timings(container)
+        status = await foreground(container.process)
+    return status.shell_code
+
+
+def _print_timings(container: AsyncContainer) -> None:
+    for phase, milliseconds in container.timings.phases.items():
+        print(f"{phase:<24}{milliseconds:8.1f} ms", file=sys.stderr)

@@ -1,0 +1,232 @@
+"""The sync face: the same calls as the engine's, driven on its loop thread. A test holds the signatures together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from firkin.core.capture import CAPTURE_LIMIT
+from firkin.core.engine import engine
+from firkin.core.exit import CompletedProcess, ExitStatus
+from firkin.core.option_inputs import ExecInputs, OptionInputs
+from firkin.types import PtySize, Signal
+
+if TYPE_CHECKING:
+    from firkin.core.container import AsyncContainer
+    from firkin.core.process import AsyncProcess
+    from firkin.types import ProcessId, StateDirs
+    from firkin.vminitd.link import Stream
+    from firkin.vmm.timings import Timings
+
+__all__ = ["Container", "Pipe", "Process", "run"]
+
+
+class Pipe:
+    """One of a process's standard streams that was asked for as PIPED."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def read(self, limit: int = 65536) -> bytes:
+        """Up to `limit` bytes, as soon as there are any; empty at the end."""
+        return engine().call(self._stream.read(limit))
+
+    def read_all(self) -> bytes:
+        """Everything up to the end."""
+        return b"".join(iter(self.read, b""))
+
+    def write(self, data: bytes) -> None:
+        """Write all of `data`; waits while the reader is behind."""
+        engine().call(self._stream.write(data))
+
+    def close(self) -> None:
+        """No more will be written (half-close)."""
+        engine().call(self._stream.end())
+
+
+class Process:
+    """A process of a container; see `AsyncProcess`."""
+
+    def __init__(self, process: AsyncProcess) -> None:
+        self._process = process
+
+    @property
+    def id(self) -> ProcessId:
+        """Its name in the container."""
+        return self._process.id
+
+    @property
+    def pid(self) -> int:
+        """Its number in the VM."""
+        return self._process.pid
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """How it ended, once that is known."""
+        return self._process.status
+
+    @property
+    def stdin(self) -> Pipe | None:
+        """What it reads, if PIPED; with a terminal, the terminal both ways."""
+        return None if self._process.stdin is None else Pipe(self._process.stdin)
+
+    @property
+    def stdout(self) -> Pipe | None:
+        """What it writes, if PIPED."""
+        return None if self._process.stdout is None else Pipe(self._process.stdout)
+
+    @property
+    def stderr(self) -> Pipe | None:
+        """What it writes to its standard error, if PIPED."""
+        return None if self._process.stderr is None else Pipe(self._process.stderr)
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """As `AsyncProcess.wait`."""
+        return engine().call(self._process.wait(timeout))
+
+    def kill(self, signal: Signal | int | str = 9) -> None:
+        """As `AsyncProcess.kill`."""
+        engine().call(self._process.kill(signal))
+
+    def stop(self, signal: Signal | int | str = 15, grace: float = 10.0) -> ExitStatus:
+        """As `AsyncProcess.stop`."""
+        return engine().call(self._process.stop(signal, grace))
+
+    def resize(self, size: PtySize) -> None:
+        """As `AsyncProcess.resize`."""
+        engine().call(self._process.resize(size))
+
+
+class Container:
+    """A container in a VM of its own; a context manager. See `AsyncContainer`, whose calls these are.
+
+    >>> with Container.launch("busybox", ["sleep", "60"]) as box:  # doctest: +SKIP
+    ...     box.run(["echo", "hi"]).stdout
+    b'hi\\n'
+    """
+
+    def __init__(self, container: AsyncContainer) -> None:
+        self._container = container
+
+    @classmethod
+    def launch(
+        cls,
+        image: str,
+        command: Sequence[str] = (),
+        *,
+        name: str | None = None,
+        dirs: StateDirs | None = None,
+        **options: Unpack[OptionInputs],
+    ) -> Self:
+        """As `AsyncContainer.launch`."""
+        from firkin.core.container import AsyncContainer
+
+        return cls(engine().call(AsyncContainer.launch(image, command, name=name, dirs=dirs, **options)))
+
+    @property
+    def id(self) -> str:
+        """The container's name."""
+        return self._container.id
+
+    @property
+    def process(self) -> Process:
+        """Its first process."""
+        return Process(self._container.process)
+
+    @property
+    def timings(self) -> Timings:
+        """The phases of its start, in milliseconds."""
+        return self._container.timings
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """As `AsyncContainer.wait`."""
+        return engine().call(self._container.wait(timeout))
+
+    def kill(self, signal: Signal | int | str = 9) -> None:
+        """As `AsyncContainer.kill`."""
+        engine().call(self._container.kill(signal))
+
+    def stop(self, grace: float | None = None) -> ExitStatus:
+        """As `AsyncContainer.stop`."""
+        return engine().call(self._container.stop(grace))
+
+    def exec(self, command: Sequence[str], **options: Unpack[ExecInputs]) -> Process:
+        """As `AsyncContainer.exec`."""
+        return Process(engine().call(self._container.exec(command, **options)))
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        input: bytes | str | None = None,
+        text: bool = False,
+        check: bool = False,
+        timeout: float | None = None,
+        capture_limit: int = CAPTURE_LIMIT,
+        **options: Unpack[ExecInputs],
+    ) -> CompletedProcess:
+        """As `AsyncContainer.run`."""
+        return engine().call(
+            self._container.run(
+                command, input=input, text=text, check=check, timeout=timeout, capture_limit=capture_limit, **options
+            )
+        )
+
+    def open_tty(self, command: Sequence[str], size: PtySize = PtySize(), **options: Unpack[ExecInputs]) -> Process:
+        """As `AsyncContainer.open_tty`."""
+        return Process(engine().call(self._container.open_tty(command, size, **options)))
+
+    def pause(self) -> None:
+        """As `AsyncContainer.pause`."""
+        engine().call(self._container.pause())
+
+    def resume(self) -> None:
+        """As `AsyncContainer.resume`."""
+        engine().call(self._container.resume())
+
+    def close(self) -> None:
+        """As `AsyncContainer.aclose`."""
+        engine().call(self._container.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        engine().call(self._container.__aexit__(kind, error, trace))
+
+
+def run(
+    image: str,
+    command: Sequence[str] = (),
+    *,
+    input: bytes | str | None = None,
+    text: bool = False,
+    check: bool = False,
+    timeout: float | None = None,
+    capture_limit: int = CAPTURE_LIMIT,
+    name: str | None = None,
+    dirs: StateDirs | None = None,
+    **options: Unpack[OptionInputs],
+) -> CompletedProcess:
+    """As `run_async`: run `command` of `image` in a new VM to its end and give back what it wrote.
+
+    >>> run("busybox", ["echo", "hello"]).stdout  # doctest: +SKIP
+    b'hello\\n'
+    """
+    from firkin.core.run import run_async
+
+    return engine().call(
+        run_async(
+            image,
+            command,
+            input=input,
+            text=text,
+            check=check,
+            timeout=timeout,
+            capture_limit=capture_limit,
+            name=name,
+            dirs=dirs,
+            **options,
+        )
+    )

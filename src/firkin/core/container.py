@@ -1,0 +1,196 @@
+"""A container in a VM of its own: the asyncio engine's handle. `firkin.core.blocking` is its sync face."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal as signals
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from firkin.core.capture import CAPTURE_LIMIT
+from firkin.core.exec_config import ExecConfig
+from firkin.core.exit import CompletedProcess, ExitStatus
+from firkin.core.lowering import SeccompProgram
+from firkin.core.option_inputs import ExecInputs, OptionInputs
+from firkin.core.process import AsyncProcess
+from firkin.core.starting import start_process
+from firkin.core.stdio import StdioSpec
+from firkin.errors import FirkinError, StateError, VirtualMachineError
+from firkin.types import ContainerId, ProcessId, PtySize, Signal, Stdio
+
+if TYPE_CHECKING:
+    from firkin.core.options import ContainerOptions
+    from firkin.core.spec import RuntimeSpec
+    from firkin.oci.image import Image
+    from firkin.types import StateDirs
+    from firkin.vminitd.link import Listener, Stream
+    from firkin.vmm.machine import VirtualMachine
+    from firkin.vmm.timings import Timings
+
+__all__ = ["AsyncContainer"]
+
+
+class AsyncContainer:
+    """A container and its VM. An async context manager: leaving the block stops both and removes everything they had.
+
+    Made by `launch`. `process` is its first process, which runs already.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: ContainerId,
+        image: Image | None,
+        options: ContainerOptions,
+        spec: RuntimeSpec,
+        vm: VirtualMachine,
+        process: AsyncProcess,
+        stop_signal: Signal,
+        seccomp: SeccompProgram | None,
+        stack: AsyncExitStack,
+    ) -> None:
+        self.id = id
+        self.image = image
+        self.options = options
+        self.spec = spec
+        self.vm = vm
+        self.process = process
+        self.stop_signal = stop_signal
+        self._seccomp = seccomp
+        self._stack = stack
+        self._numbers = itertools.count(1)
+        self._processes: dict[ProcessId, AsyncProcess] = {}
+
+    @classmethod
+    async def launch(
+        cls,
+        image: str,
+        command: Sequence[str] = (),
+        *,
+        name: str | None = None,
+        dirs: StateDirs | None = None,
+        **options: Unpack[OptionInputs],
+    ) -> Self:
+        """Start `image` in a new VM and return once its first process runs.
+
+        `name` is the container's id, unique among live ones (default: random). Options are those of `ContainerOptions`, loosely
+        typed. Raises `InvalidInputError`, `ImageError`, `StateError` (the name is in use), `VirtualMachineError`, `ExecError`
+        (the program can't be executed), `AgentError`; after an error nothing is left.
+        """
+        from firkin.core.launch import launch
+
+        return await launch(cls, image, command, name=name, dirs=dirs, options=options)
+
+    @property
+    def timings(self) -> Timings:
+        """The phases of this container's start, in milliseconds."""
+        return self.vm.timings
+
+    @property
+    def processes(self) -> list[AsyncProcess]:
+        """The first process, then those of `exec`, ended ones too."""
+        return [self.process, *self._processes.values()]
+
+    async def wait(self, timeout: float | None = None) -> ExitStatus:
+        """Wait for the first process, at most `timeout` seconds. Raises `FirkinTimeoutError`, `VirtualMachineError`."""
+        return await self.process.wait(timeout)
+
+    async def kill(self, signal: Signal | int | str = signals.SIGKILL) -> None:
+        """Send `signal` to the first process."""
+        await self.process.kill(signal)
+
+    async def stop(self, grace: float | None = None) -> ExitStatus:
+        """Send the image's stop signal to the first process; SIGKILL after `grace` seconds (default 10). Returns as soon as it is gone."""
+        if grace is None:
+            grace = 10.0 if self.options.stop_timeout is None else self.options.stop_timeout
+        return await self.process.stop(self.stop_signal, grace)
+
+    async def exec(self, command: Sequence[str], **options: Unpack[ExecInputs]) -> AsyncProcess:
+        """Start a further process. Raises `StateError` once the container has ended, `ExecError`, `AgentError`."""
+        config = ExecConfig.of(command=command, **options)
+        return await self.exec_config(config)
+
+    async def exec_config(self, config: ExecConfig) -> AsyncProcess:
+        """As `exec`, from an `ExecConfig`."""
+        if self.process.status is not None:
+            raise StateError(f"container {self.id} has ended: {self.process.status}", hint="start it again")
+        id = ProcessId(f"exec-{next(self._numbers)}")
+        spec = config.process_spec(self.spec, seccomp=self._seccomp)
+        stdio = StdioSpec(config.stdin, config.stdout, config.stderr, config.terminal)
+        process = await start_process(
+            self.vm, self.id, id, spec.to_json(), stdio, pty=config.pty_size, program=config.command[0]
+        )
+        self._processes[id] = process
+        return process
+
+    async def run(
+        self,
+        command: Sequence[str],
+        *,
+        input: bytes | str | None = None,
+        text: bool = False,
+        check: bool = False,
+        timeout: float | None = None,
+        capture_limit: int = CAPTURE_LIMIT,
+        **options: Unpack[ExecInputs],
+    ) -> CompletedProcess:
+        """Run `command` in the container to its end and capture what it writes, as `subprocess.run` does.
+
+        At `timeout` (seconds) the process is killed and `FirkinTimeoutError` raised. `check` raises `ProcessFailedError` for another end than
+        exit code 0.
+        """
+        from firkin.core.run import finish
+
+        streams: ExecInputs = {"stdin": Stdio.NULL if input is None else Stdio.PIPED, "stdout": Stdio.PIPED, "stderr": Stdio.PIPED}
+        process = await self.exec(command, **{**streams, **options})  # type: ignore[misc]
+        try:
+            return await finish(process, command, input=input, text=text, check=check, timeout=timeout, limit=capture_limit)
+        finally:
+            await self._forget(process)
+
+    async def _forget(self, process: AsyncProcess) -> None:
+        self._processes.pop(process.id, None)
+        await process.aclose()
+        if process.status is not None and self.vm.running:
+            await self.vm.agent.delete_process(self.id, process.id)
+
+    async def open_tty(self, command: Sequence[str], size: PtySize = PtySize(), **options: Unpack[ExecInputs]) -> AsyncProcess:
+        """Start `command` on a terminal of its own; the process's `stdin` is the terminal, both ways."""
+        terminal: ExecInputs = {"terminal": True, "stdin": Stdio.PIPED, "pty_size": size}
+        return await self.exec(command, **{**terminal, **options})  # type: ignore[misc]
+
+    async def pause(self) -> None:
+        """Stop the VM's processors; nothing inside runs until `resume`."""
+        await self.vm.pause()
+
+    async def resume(self) -> None:
+        """Let the VM run on after `pause`."""
+        await self.vm.resume()
+
+    async def dial_vsock(self, port: int) -> Stream:
+        """Connect to a program in the guest that listens on AF_VSOCK `port`. Raises `InvalidInputError` for a reserved port."""
+        return await self.vm.dial(port)
+
+    async def listen_vsock(self, port: int) -> Listener:
+        """Take connections of guest programs to AF_VSOCK `port` of CID 1 or 2."""
+        return await self.vm.listen(port)
+
+    async def aclose(self) -> None:
+        """Kill what runs, stop the VM, remove its folder. Safe to call again."""
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.aclose()
+        except (FirkinError, OSError) as failed:
+            if error is None:
+                raise
+            error.add_note(f"and the clean-up failed: {failed}")

@@ -1,0 +1,85 @@
+"""Starting a process in the guest: its streams, the call that creates it, the call that waits for it, in one go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from firkin.core.exit import ExitStatus
+from firkin.core.process import AsyncProcess, exec_error, exit_status
+from firkin.core.stdio import Channels, StdioSpec
+from firkin.errors import AgentError
+from firkin.types import ContainerId, ProcessId, PtySize
+
+if TYPE_CHECKING:
+    from firkin.vminitd._generated import agent_pb2 as pb
+    from firkin.vmm.machine import VirtualMachine
+
+__all__ = ["start_process"]
+
+_CREATE_LIMIT = 60.0
+
+
+async def start_process(
+    vm: VirtualMachine,
+    container: ContainerId,
+    id: ProcessId,
+    spec: bytes,
+    stdio: StdioSpec,
+    *,
+    pty: PtySize,
+    program: str,
+    before: tuple[Awaitable[object], ...] = (),
+) -> AsyncProcess:
+    """Create and start process `id` from `spec` (JSON, see `CreateProcess`), its streams joined as `stdio` says.
+
+    `before` are calls already submitted whose answers come first (a resume, mounts): all travel together, the guest works in their order, and
+    the first failure is raised. Raises `ExecError` where `program` can't be executed, `AgentError`, `VirtualMachineError`.
+    """
+    from firkin.vminitd._generated import agent_pb2 as pb
+
+    channels = Channels(stdio)
+    stdin, stdout, stderr = channels.listen(vm.link)
+    created = vm.agent.submit(
+        pb.Request(
+            create_process=pb.CreateProcess(
+                container=container,
+                process=id,
+                spec_json=spec,
+                stdin_port=stdin,
+                stdout_port=stdout,
+                stderr_port=stderr,
+                start=True,
+                pty_columns=pty.columns if stdio.terminal else 0,
+                pty_rows=pty.rows if stdio.terminal else 0,
+            )
+        ),
+        timeout=_CREATE_LIMIT,
+    )
+    ended = vm.agent.submit(pb.Request(wait_process=pb.WaitProcess(container=container, process=id)))
+    exit = asyncio.ensure_future(_exit(ended))
+    try:
+        for answer in before:
+            await answer
+        pid = (await created).process_started.pid
+        await channels.connect()
+    except BaseException as error:
+        exit.cancel()
+        await asyncio.gather(exit, created, *before, return_exceptions=True)
+        await channels.aclose()
+        if isinstance(error, AgentError):
+            raise exec_error(error, program) from error
+        raise
+    return AsyncProcess(vm.agent, container, id, pid, channels, exit)
+
+
+async def _exit(answer: Awaitable[pb.Reply]) -> ExitStatus:
+    exit = (await answer).process_exit
+    kind = exit.WhichOneof("status")
+    return exit_status(
+        exit.code if kind != "signal" else None,
+        exit.signal if kind == "signal" else None,
+        exit.oom_killed,
+        exit.exited_at_ns,
+    )
