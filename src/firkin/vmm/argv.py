@@ -1,0 +1,161 @@
+"""QEMU's command line: a pure function of what is wanted, what the host can do and the descriptors handed over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from firkin.vmm.config import VmConfig
+from firkin.vmm.host import HostCapabilities
+
+__all__ = ["AGENT_PORT", "DiskFds", "Handed", "command_line", "kernel_arguments", "restore_commands"]
+
+AGENT_PORT = "firkin.agent"
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFds:
+    """A disk's files: `image`, and the `overlay` over it (None: the guest works on the image itself)."""
+
+    image: int
+    overlay: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """The descriptors that QEMU inherits, by what they are.
+
+    `agent` and `qmp` are listening sockets, `console` a file to append to. A boot has `kernel` and `initramfs`; a
+    fork has `state`, opened at its beginning. `ram` is the RAM file: written by a boot that shall be saved
+    (`ram_shared`), else mapped privately.
+    """
+
+    agent: int
+    qmp: int
+    console: int
+    kernel: int | None = None
+    initramfs: int | None = None
+    ram: int | None = None
+    ram_shared: bool = False
+    state: int | None = None
+    disks: tuple[DiskFds, ...] = ()
+
+    def all(self) -> list[int]:
+        """Every descriptor, once."""
+        own = (self.agent, self.qmp, self.console, self.kernel, self.initramfs, self.ram, self.state)
+        disks = (fd for disk in self.disks for fd in (disk.image, disk.overlay))
+        return sorted({fd for fd in (*own, *disks) if fd is not None})
+
+
+def command_line(config: VmConfig, host: HostCapabilities, handed: Handed, *, name: str) -> list[str]:
+    """The argument vector. Nothing but descriptors names a file, so that QEMU needs no right to any path."""
+    argv = [host.qemu, "-name", name, "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
+    if host.sandbox:
+        argv += ["-sandbox", _SANDBOX]
+    argv += ["-accel", host.accelerator, "-cpu", host.cpu_model(config.cpu_model, nested=config.nested)]
+    argv += ["-smp", str(config.cpus), *_memory(config, host, handed)]
+    argv += ["-global", "virtio-mmio.force-legacy=false"]
+    argv += ["-chardev", f"socket,id=qmp,fd={handed.qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
+    argv += ["-add-fd", f"fd={handed.console},set=1", "-chardev", "file,id=console,path=/dev/fdset/1,append=on"]
+    argv += ["-serial", "chardev:console"]
+    argv += ["-device", "virtio-serial-device,id=ports,max_ports=2"]
+    argv += ["-chardev", f"socket,id=agent,fd={handed.agent},server=on,wait=off"]
+    argv += ["-device", f"virtserialport,bus=ports.0,nr=1,chardev=agent,name={AGENT_PORT}"]
+    argv += [*_disks(config, handed), *_networks(config), *_shares(config)]
+    if handed.state is not None:
+        # 7.2 has no way to say on the command line that the RAM is not in the state; `restore_commands` are sent
+        # instead.
+        argv += ["-incoming", "defer"]
+    if handed.kernel is not None:
+        argv += ["-kernel", f"/proc/self/fd/{handed.kernel}", "-initrd", f"/proc/self/fd/{handed.initramfs}"]
+        argv += ["-append", kernel_arguments(config, host)]
+    return argv
+
+
+def restore_commands(state: int) -> bytes:
+    """What is written to the QMP socket before QEMU runs, so that a fork waits for no answer.
+
+    It loads the state at descriptor `state`. The state was saved while its VM ran: QEMU lets the fork run as soon as
+    it is loaded.
+    """
+    capability = {"capability": "x-ignore-shared", "state": True}
+    commands: tuple[dict[str, object], ...] = (
+        {"execute": "qmp_capabilities"},
+        {"execute": "migrate-set-capabilities", "arguments": {"capabilities": [capability]}},
+        {"execute": "migrate-incoming", "arguments": {"uri": f"fd:{state}"}},
+    )
+    return b"".join(json.dumps(command).encode() + b"\n" for command in commands)
+
+
+def kernel_arguments(config: VmConfig, host: HostCapabilities) -> str:
+    """The kernel's command line. A panic ends the VM at once: `-no-reboot` makes QEMU exit."""
+    console = "ttyS0" if host.arch == "x86_64" else "ttyAMA0"
+    words = [f"console={console}", "quiet", "panic=-1", "reboot=t"]
+    if host.accelerator == "tcg":
+        if host.tsc_khz:
+            # Calibrating against an emulated timer fails, or hangs, on a busy host.
+            words.append(f"tsc_early_khz={host.tsc_khz}")
+        # There is no speculation under emulation, only the cost of guarding against it.
+        words.append("mitigations=off")
+    if config.cmdline_extra:
+        words.append(config.cmdline_extra)
+    return " ".join(words)
+
+
+def _memory(config: VmConfig, host: HostCapabilities, handed: Handed) -> list[str]:
+    machine = "microvm,acpi=on,rtc=on" if host.machine == "microvm" else "virt,gic-version=max"
+    size = config.memory >> 20
+    argv = ["-m", f"{size}M"]
+    if handed.ram is not None:
+        backend = f"memory-backend-file,id=ram,size={size}M,mem-path=/proc/self/fd/{handed.ram}"
+        backend += f",share={'on' if handed.ram_shared else 'off'}"
+        if host.read_only_ram and not handed.ram_shared:
+            backend += ",readonly=on,rom=off"
+    elif config.shares:
+        backend = f"memory-backend-memfd,id=ram,size={size}M,share=on"
+    else:
+        return ["-machine", machine, *argv]
+    return ["-machine", f"{machine},memory-backend=ram", *argv, "-object", backend]
+
+
+def _disks(config: VmConfig, handed: Handed) -> Iterator[str]:
+    number = 2
+    for index, (disk, fds) in enumerate(zip(config.disks, handed.disks, strict=True)):
+        node = f"disk{index}"
+        yield from ("-add-fd", f"fd={fds.image},set={number}")
+        image: dict[str, object] = {
+            "driver": "raw",
+            "read-only": not disk.direct,
+            "file": {"driver": "file", "filename": f"/dev/fdset/{number}"},
+        }
+        number += 1
+        if fds.overlay is None:
+            node_options = {**image, "discard": "unmap", "detect-zeroes": "unmap"}
+        else:
+            yield from ("-add-fd", f"fd={fds.overlay},set={number}")
+            # The overlay dies with the VM: nothing in it needs to reach the disk.
+            node_options = {
+                "driver": "qcow2",
+                "read-only": disk.read_only,
+                "discard": "unmap",
+                "cache": {"no-flush": True},
+                "file": {"driver": "file", "filename": f"/dev/fdset/{number}", "locking": "off"},
+                "backing": image,
+            }
+            number += 1
+        yield from ("-blockdev", json.dumps({"node-name": node, **node_options}))
+        yield from ("-device", f"virtio-blk-device,id={node},drive={node},serial={node},num-queues=1")
+
+
+def _networks(config: VmConfig) -> Iterator[str]:
+    for index, network in enumerate(config.networks):
+        yield from ("-netdev", f"stream,id=net{index},server=off,addr.type=fd,addr.str={network.fd}")
+        yield from ("-device", f"virtio-net-device,id=net{index},netdev=net{index},mac={network.mac}")
+
+
+def _shares(config: VmConfig) -> Iterator[str]:
+    for index, share in enumerate(config.shares):
+        yield from ("-chardev", f"socket,id=share{index},fd={share.fd}")
+        yield from ("-device", f"vhost-user-fs-device,id=share{index},chardev=share{index},tag={share.tag}")

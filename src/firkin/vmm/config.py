@@ -1,0 +1,137 @@
+"""What a caller asks of a VM: frozen values, checked where they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from firkin.errors import InvalidInputError
+from firkin.vmm.kernel import KernelImage
+
+__all__ = ["BootLog", "Disk", "Network", "Share", "VmConfig"]
+
+MIB = 1 << 20
+_CAPACITY_STEP = 1 << 40
+_MAX_CPUS = 64
+_MAX_DISKS = 16
+_MAX_NETWORKS = 4
+_MAX_SHARES = 8
+_MIN_MEMORY = 96 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk of the guest, `serial:disk<index>` there, in the order of `VmConfig.disks`.
+
+    `path` is a raw image. With `overlay` the guest's writes go to a throw-away qcow2 file in the VM's folder and `path`
+    is never written; without it they go to `path` itself. `read_only`: the guest cannot write.
+    """
+
+    path: Path
+    read_only: bool = False
+    overlay: bool = True
+
+    @property
+    def direct(self) -> bool:
+        """The guest writes into `path` itself."""
+        return not self.overlay and not self.read_only
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network interface on a connected stream socket of a helper (passt).
+
+    Each frame is preceded by its length, u32 big-endian. `fd` stays the caller's: it is handed to QEMU and may be
+    closed once `VirtualMachine.start` has returned. `mac`: six bytes.
+    """
+
+    fd: int
+    mac: str
+
+    def __post_init__(self) -> None:
+        parts = self.mac.split(":")
+        if len(parts) != 6 or any(len(part) != 2 or not _is_hex(part) for part in parts):
+            raise InvalidInputError(
+                f"{self.mac!r} is not a MAC address", value=self.mac, hint="six hexadecimal bytes, aa:bb:…"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A directory shared by a virtiofsd that the caller runs; `fd`, as in `Network`, is its vhost-user socket."""
+
+    tag: str
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class BootLog:
+    """Where the guest's console goes. Without one it is `boot.log` in the VM's folder, removed with it."""
+
+    path: Path
+
+    @classmethod
+    def file(cls, path: Path | str) -> BootLog:
+        """Append to this file; it outlives the VM."""
+        return cls(Path(path))
+
+
+@dataclass(frozen=True, slots=True)
+class VmConfig:
+    """The shape of a VM. Sizes are bytes; `cpu_model` is QEMU's `-cpu`, empty for the host's best.
+
+    `accel` is "kvm", "tcg" or "auto" (empty: `FIRKIN_ACCEL`, then auto). `cmdline_extra` is appended to the kernel's
+    command line. Raises `InvalidInputError` for what can be told from the values alone.
+    """
+
+    cpus: int = 2
+    memory: int = 512 * MIB
+    kernel: KernelImage | None = None
+    cmdline_extra: str = ""
+    disks: tuple[Disk, ...] = ()
+    networks: tuple[Network, ...] = ()
+    shares: tuple[Share, ...] = ()
+    boot_log: BootLog | None = None
+    accel: str = ""
+    cpu_model: str = ""
+    nested: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.cpus <= _MAX_CPUS:
+            raise InvalidInputError(f"a VM has 1 to {_MAX_CPUS} cpus, not {self.cpus}", value=self.cpus)
+        if self.memory < _MIN_MEMORY or self.memory % MIB:
+            raise InvalidInputError(
+                f"a VM's memory is whole MiB, at least {_MIN_MEMORY // MIB}, not {self.memory} bytes", value=self.memory
+            )
+        for what, given, most in (
+            ("disks", self.disks, _MAX_DISKS),
+            ("networks", self.networks, _MAX_NETWORKS),
+            ("shares", self.shares, _MAX_SHARES),
+        ):
+            if len(given) > most:
+                raise InvalidInputError(f"a VM has at most {most} {what}", value=given)
+        if self.accel not in ("", "auto", "kvm", "tcg"):
+            raise InvalidInputError(f"no accelerator {self.accel!r}", value=self.accel, hint="kvm, tcg or auto")
+        if any(ord(char) < 32 or ord(char) > 126 for char in self.cmdline_extra):
+            raise InvalidInputError("a kernel command line is printable ASCII", value=self.cmdline_extra)
+        if any(char in self.cpu_model for char in " \n\0"):
+            raise InvalidInputError(f"{self.cpu_model!r} is not a CPU model", value=self.cpu_model)
+
+
+def disk_capacity(disk: Disk, size: int) -> int:
+    """The size in bytes that the guest sees, for an image of `size` bytes.
+
+    A disk behind an overlay is always as large as its class (1 TiB, 2 TiB, 4 TiB, …), so that a saved VM, whose
+    driver has read the capacity, serves any image; what lies beyond the image reads as zeros. A direct disk is its
+    own size.
+    """
+    if disk.direct:
+        return size
+    capacity = _CAPACITY_STEP
+    while capacity < size:
+        capacity *= 2
+    return capacity
+
+
+def _is_hex(text: str) -> bool:
+    return all(char in "0123456789abcdefABCDEF" for char in text)

@@ -1,0 +1,113 @@
+"""The one doorway for child processes that must die with this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shlex
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import IO, Any
+
+from firkin import faults
+from firkin.errors import BootError
+
+__all__ = ["Identity", "spawn"]
+
+_log = logging.getLogger("firkin.vmm.spawn")
+_BEFORE_SPAWN = faults.declare("boot.before-spawn", "the VM's folder and sockets exist, no process yet")
+_SPAWNED = faults.declare("boot.spawned", "QEMU was started, nobody waits for it yet")
+
+# setpriv sets the death signal after any change of user (which would clear it). The owner may have died before that:
+# the shell then sees another parent. A core file would hold the guest's memory.
+_GUARD = '[ "$PPID" = "$1" ] || exit 1; shift; ulimit -c 0; exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a child runs as: `uid`, a gid of the same number and `groups`; None is this process's user."""
+
+    uid: int | None = None
+    groups: tuple[int, ...] = ()
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    setpriv: str = "setpriv",
+    identity: Identity = Identity(),
+    fds: Sequence[int] = (),
+    stderr: int | IO[bytes],
+) -> subprocess.Popen[bytes]:
+    """Start `argv` with a bare environment and only `fds` open; it is killed when this process ends.
+
+    `fds` keep their numbers. The parent-death signal follows the *thread* that spawned, so one thread does it for the
+    life of the process. Raises `BootError`.
+    """
+    prefix = [setpriv]
+    if identity.uid is not None:
+        prefix += ["--reuid", str(identity.uid), "--regid", str(identity.uid)]
+        prefix += ["--groups", ",".join(map(str, identity.groups))] if identity.groups else ["--clear-groups"]
+    prefix += ["--no-new-privs", "--pdeathsig", "KILL", "sh", "-c", _GUARD, "sh", str(os.getpid())]
+    command = [*prefix, *argv]
+    _log.debug("spawn %s", shlex.join(command))
+    faults.point(_BEFORE_SPAWN)
+    try:
+        child = _spawner().call(lambda: _popen(command, fds, stderr))
+    except FileNotFoundError as error:
+        raise BootError(f"{error.filename} is not there", hint="install util-linux and qemu-system") from error
+    except OSError as error:
+        raise BootError(
+            f"can't start {argv[0]}: {error.strerror}", transient=isinstance(error, BlockingIOError)
+        ) from error
+    faults.point(_SPAWNED)
+    return child
+
+
+def _popen(command: Sequence[str], fds: Sequence[int], stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        cwd="/",
+        pass_fds=fds,
+        start_new_session=True,
+    )
+
+
+class _Spawner:
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="firkin-spawner", daemon=True).start()
+
+    def call(self, work: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+        done: Future[subprocess.Popen[bytes]] = Future()
+        self._jobs.put((work, done))
+        return done.result()
+
+    def _run(self) -> None:
+        while True:
+            work, done = self._jobs.get()
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - it is raised where the work was asked for
+                done.set_exception(error)
+
+
+_current: _Spawner | None = None
+_lock = threading.Lock()
+
+
+def _spawner() -> _Spawner:
+    global _current
+    with _lock:
+        if _current is None or _current.pid != os.getpid():
+            _current = _Spawner()
+        return _current
