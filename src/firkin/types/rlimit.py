@@ -61,6 +61,10 @@ class Rlimit:
             )
         return cls(kind, _number(soft), _number(hard or soft))
 
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.kind.removeprefix('RLIMIT_').lower()}={self.soft}:{self.hard}"
+
 
 def _number(text: str) -> int:
     if text in ("-1", "unlimited"):

@@ -1,0 +1,294 @@
+"""Options and an image's configuration to one OCI runtime specification: pure, so that it can be tested and inspected.
+
+The rules of merging are Docker's (docs/decisions/lowering.md): explicit values win field by field, the environment
+merges by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from firkin.core.mount import Mount, by_depth
+from firkin.core.policy import MASKED_PATHS, READONLY_PATHS, effective_capabilities
+from firkin.core.spec import (
+    Box,
+    CpuResources,
+    Linux,
+    MemoryResources,
+    Namespace,
+    PidsResources,
+    Process,
+    ProcessUser,
+    Resources,
+    Root,
+    RuntimeSpec,
+    SpecMount,
+)
+from firkin.errors import ImageError, InvalidInputError
+from firkin.types import ContainerId, GuestPath, Hostname, Signal, User
+
+if TYPE_CHECKING:
+    from firkin.core.options import ContainerOptions
+    from firkin.core.process_options import ProcessOptions
+    from firkin.oci.config import ImageConfig
+
+__all__ = [
+    "DEFAULT_PATH",
+    "SeccompProgram",
+    "console",
+    "join_env",
+    "lower",
+    "lower_user",
+    "merge_env",
+    "process_annotations",
+    "resolve_hostname",
+    "resolve_labels",
+    "resolve_stop_signal",
+    "rootfs_path",
+]
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""PATH where neither the image nor the user gives one; Docker's."""
+
+_TERM = "xterm"
+_CPU_PERIOD_US = 100_000
+_NAMESPACES = tuple(Namespace(name) for name in ("pid", "ipc", "uts", "mount", "cgroup"))
+
+
+@dataclass(frozen=True, slots=True)
+class SeccompProgram:
+    """A compiled filter: `struct sock_filter[]` as bytes (linux/filter.h), and seccomp(2)'s flags."""
+
+    bpf: bytes
+    flags: int = 0
+
+    def annotations(self) -> dict[str, str]:
+        """As vmexec takes it (docs/internals.md)."""
+        return {
+            "dev.firkin.seccomp.bpf": base64.b64encode(self.bpf).decode("ascii"),
+            "dev.firkin.seccomp.flags": str(self.flags),
+        }
+
+
+def lower(
+    options: ContainerOptions,
+    image: ImageConfig,
+    *,
+    container_id: ContainerId,
+    seccomp: SeccompProgram | None = None,
+    extra_mounts: Iterable[SpecMount] = (),
+    limit_resources: bool = False,
+) -> RuntimeSpec:
+    """The runtime specification of a container.
+
+    `seccomp` is the filter compiled for these options (`seccomp_cache.program_for`), `None` for none. `extra_mounts`
+    come after all others (the engine's `/etc/hosts` and the like). `limit_resources` puts `cpus` and `memory` on the
+    container's cgroup too, where it shares its VM. Raises `InvalidInputError` for options that fit no program,
+    `ImageError` for a config that does not hold up.
+    """
+    privileged = options.privileged
+    annotations = resolve_labels(options, image)
+    process = _first_process(options, image, resolve_hostname(options, container_id))
+    annotations |= process_annotations(options, process.env)
+    if seccomp is not None:
+        annotations |= seccomp.annotations()
+    if options.use_init:
+        annotations["dev.firkin.init"] = "1"
+    masked = MASKED_PATHS if options.masked_paths is None and not privileged else options.masked_paths
+    readonly = READONLY_PATHS if options.readonly_paths is None and not privileged else options.readonly_paths
+    return RuntimeSpec(
+        process=process,
+        root=Root(rootfs_path(container_id), options.read_only),
+        hostname=resolve_hostname(options, container_id),
+        mounts=(*_mounts(options), *extra_mounts),
+        linux=Linux(
+            namespaces=_NAMESPACES,
+            cgroups_path=f"/firkin/{container_id}",
+            resources=_resources(options, limit_resources),
+            masked_paths=masked or (),
+            readonly_paths=readonly or (),
+            sysctl=dict(sorted((key.replace("/", "."), value) for key, value in options.sysctl.items())),
+        ),
+        annotations=dict(sorted(annotations.items())),
+    )
+
+
+def rootfs_path(container_id: ContainerId) -> str:
+    """Where the agent mounts a container's root in the guest."""
+    return f"/run/container/{container_id}/rootfs"
+
+
+def resolve_hostname(options: ContainerOptions, container_id: ContainerId) -> Hostname:
+    """The name given, else one made of the id."""
+    return options.hostname or Hostname(container_id.default_hostname())
+
+
+def resolve_stop_signal(options: ContainerOptions, image: ImageConfig) -> Signal:
+    """The signal that asks the container to stop: given, else the image's, else SIGTERM."""
+    if options.stop_signal is not None:
+        return options.stop_signal
+    if not image.stop_signal:
+        return Signal.parse("TERM")
+    try:
+        return Signal.parse(image.stop_signal)
+    except InvalidInputError as error:
+        raise ImageError(
+            f"the image's stop signal {image.stop_signal!r} is unknown", hint="give --stop-signal"
+        ) from error
+
+
+def resolve_labels(options: ContainerOptions, image: ImageConfig) -> dict[str, str]:
+    """The image's labels with the user's over them."""
+    return {**image.labels, **options.labels}
+
+
+def merge_env(base: Iterable[str], changes: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """`base` (`NAME=value`) with `changes` by name: `None` takes one away.
+
+    Those of `base` keep their places, new ones follow by name, so that the order of `changes` makes no difference
+    beyond the last one of a name winning. An entry of `base` without `=` is skipped: it sets nothing.
+    """
+    merged = dict(entry.split("=", 1) for entry in base if entry.find("=") > 0)
+    for name, value in sorted(dict(changes).items()):
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = value
+    return merged
+
+
+def join_env(env: Mapping[str, str]) -> tuple[str, ...]:
+    """`NAME=value` of each."""
+    return tuple(f"{name}={value}" for name, value in env.items())
+
+
+def process_annotations(options: ProcessOptions, env: tuple[str, ...]) -> dict[str, str]:
+    """What vmexec needs to know about a process beyond the specification: named groups, and whether to look up HOME."""
+    annotations = {}
+    if names := [group for group in options.group_add if not group.isdigit()]:
+        annotations["dev.firkin.groups"] = ",".join(names)
+    if not any(entry.startswith("HOME=") for entry in env):
+        annotations["dev.firkin.env.home"] = "1"
+    return annotations
+
+
+def lower_user(user: User | None, image_user: str, group_add: tuple[str, ...]) -> ProcessUser:
+    """The user of the specification: `username` holds what the guest looks up in the container's own files.
+
+    Root, too, is looked up (as `0`), because images give it further groups. Numbers on both sides need no look-up.
+    """
+    chosen = user if user is not None and user.user else _image_user(image_user)
+    gids = tuple(int(group) for group in group_add if group.isdigit())
+    if chosen.user.isdigit() and chosen.group.isdigit():
+        return ProcessUser(int(chosen.user), int(chosen.group), additional_gids=gids)
+    return ProcessUser(additional_gids=gids, username=str(chosen) or "0")
+
+
+def _image_user(text: str) -> User:
+    try:
+        return User.parse(text)
+    except InvalidInputError as error:
+        raise ImageError(f"the image's user {text!r} is not valid", hint="give --user") from error
+
+
+def console(options: ProcessOptions) -> Box | None:
+    """The size of the terminal, where there is one."""
+    return Box(options.pty_size.rows, options.pty_size.columns) if options.terminal else None
+
+
+def _first_process(options: ContainerOptions, image: ImageConfig, hostname: str) -> Process:
+    return Process(
+        args=_arguments(options, image),
+        cwd=options.working_dir or _image_cwd(image.working_dir),
+        env=_environment(options, image.env, hostname),
+        user=lower_user(options.user, image.user, options.group_add),
+        terminal=options.terminal,
+        console_size=console(options),
+        capabilities=effective_capabilities(
+            options.capabilities, options.cap_add, options.cap_drop, privileged=options.privileged
+        ),
+        rlimits=tuple(sorted(options.rlimits, key=lambda limit: limit.kind)),
+        no_new_privileges=bool(options.no_new_privileges),
+        oom_score_adj=options.oom_score_adj,
+        apparmor_profile=options.apparmor_profile,
+        selinux_label=options.selinux_label,
+    )
+
+
+def _arguments(options: ContainerOptions, image: ImageConfig) -> tuple[str, ...]:
+    entrypoint = image.entrypoint if options.entrypoint is None else options.entrypoint
+    cmd = image.cmd if options.entrypoint is None else ()
+    arguments = (*entrypoint, *(options.command or cmd))
+    if not arguments or not arguments[0]:
+        raise InvalidInputError("no command was given and the image has none", hint="name a program to run")
+    return arguments
+
+
+def _environment(options: ContainerOptions, image_env: tuple[str, ...], hostname: str) -> tuple[str, ...]:
+    defaults = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={hostname}"]
+    if options.terminal:
+        defaults.append(f"TERM={_TERM}")
+    return join_env(merge_env([*defaults, *image_env], options.env))
+
+
+def _image_cwd(text: str) -> str:
+    """The image's working directory as Docker reads it: cleaned, below `/` where it is relative."""
+    return GuestPath(posixpath.normpath("/" + text.replace("\0", "")).replace("//", "/")) if text else "/"
+
+
+def _mounts(options: ContainerOptions) -> tuple[SpecMount, ...]:
+    given = [*options.mounts, *(file.as_mount() for file in options.file_mounts)]
+    return tuple(_spec_mount(mount) for mount in by_depth(_default_mounts(options), given))
+
+
+def _default_mounts(options: ContainerOptions) -> tuple[Mount, ...]:
+    """Docker's, which are those that config-linux.md, "Default Filesystems", asks for with the usual options."""
+    ro = () if options.privileged else ("ro",)
+    return (
+        Mount.guest("proc", "proc", "/proc", options=("nosuid", "noexec", "nodev")),
+        Mount.guest("tmpfs", "tmpfs", "/dev", options=("nosuid", "strictatime", "mode=755", "size=65536k")),
+        Mount.guest("sysfs", "sysfs", "/sys", options=("nosuid", "noexec", "nodev", *ro)),
+        Mount.guest(
+            "devpts",
+            "devpts",
+            "/dev/pts",
+            options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        ),
+        Mount.guest(
+            "tmpfs",
+            "shm",
+            "/dev/shm",
+            options=("nosuid", "noexec", "nodev", "mode=1777", f"size={int(options.shm_size)}"),
+        ),
+        Mount.guest("mqueue", "mqueue", "/dev/mqueue", options=("nosuid", "noexec", "nodev")),
+        Mount.guest("cgroup", "cgroup", "/sys/fs/cgroup", options=("nosuid", "noexec", "nodev", "relatime", *ro)),
+    )
+
+
+def _spec_mount(mount: Mount) -> SpecMount:
+    end = ("ro",) if mount.read_only else ()
+    if mount.kind in ("tmpfs", "guest"):
+        return SpecMount(mount.destination, mount.type, mount.source, (*mount.options, *end))
+    # What comes from outside the VM has been mounted by the agent before (prepare.GuestMount) and is bound from there.
+    propagation = () if _PROPAGATION & set(mount.options) else ("rprivate",)
+    return SpecMount(mount.destination, "bind", mount.staging, ("rbind", *propagation, *mount.options, *end))
+
+
+_PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"))
+
+
+def _resources(options: ContainerOptions, limit_resources: bool) -> Resources | None:
+    # A VM has whole processors; a fraction is the cgroup's to enforce.
+    quota = int(options.cpus * _CPU_PERIOD_US) if limit_resources or options.cpus != options.vcpus else 0
+    memory = int(options.memory) if limit_resources else 0
+    if not (quota or memory or options.pids_limit):
+        return None
+    return Resources(
+        memory=MemoryResources(memory, memory) if memory else None,
+        cpu=CpuResources(quota, _CPU_PERIOD_US) if quota else None,
+        pids=PidsResources(options.pids_limit) if options.pids_limit else None,
+    )

@@ -1,0 +1,208 @@
+"""Options as people write them, `memory="1g"`, `env={"A": "B"}`, to checked `ContainerOptions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypedDict, Unpack
+
+from firkin.core.mount import FileMount, Mount, VirtiofsShare
+from firkin.core.mount_parse import parse_mount, parse_tmpfs, parse_volume
+from firkin.core.name_service import DnsConfig, HostsEntry
+from firkin.core.network_options import PortPublication, SocketRelay
+from firkin.core.options import ContainerOptions
+from firkin.core.seccomp import Seccomp
+from firkin.errors import InvalidInputError
+from firkin.types import GuestPath, Hostname, LinuxCapabilities, PtySize, Rlimit, Signal, Size, Stdio, User
+
+__all__ = ["ExecInputs", "OptionInputs", "container_options", "convert"]
+
+
+class ExecInputs(TypedDict, total=False):
+    """Options of a process, loosely typed; each means what `ProcessOptions` says."""
+
+    command: str | Sequence[str]
+    env: Mapping[str, str | None] | Iterable[str]
+    working_dir: str
+    user: str | int | User
+    group_add: Iterable[str | int]
+    capabilities: LinuxCapabilities
+    cap_add: Iterable[str]
+    cap_drop: Iterable[str]
+    rlimits: Iterable[Rlimit | str]
+    no_new_privileges: bool
+    selinux_label: str
+    apparmor_profile: str
+    oom_score_adj: int
+    privileged: bool
+    terminal: bool
+    pty_size: PtySize | str
+    stdin: Stdio
+    stdout: Stdio
+    stderr: Stdio
+
+
+class OptionInputs(ExecInputs, total=False):
+    """Options of a container, loosely typed; each means what `ContainerOptions` says."""
+
+    entrypoint: str | Sequence[str] | None
+    hostname: str
+    stop_signal: str | int
+    stop_timeout: float
+    labels: Mapping[str, str]
+    seccomp: Seccomp | Literal["default", "unconfined"] | Path | Mapping[str, Any]
+    sysctl: Mapping[str, str]
+    read_only: bool
+    masked_paths: Iterable[str]
+    readonly_paths: Iterable[str]
+    mounts: Iterable[Mount | str]
+    tmpfs: Iterable[str]
+    file_mounts: Iterable[FileMount]
+    virtiofs_shares: Iterable[VirtiofsShare]
+    shm_size: Size | int | str
+    pids_limit: int
+    use_init: bool
+    cpus: float
+    memory: Size | int | str
+    disk: Size | int | str
+    writable_layer: str | Path
+    emulate: bool
+    nested: bool
+    kernel: str | Path
+    cmdline_extra: str | Iterable[str]
+    boot_log: str | Path
+    cpu_model: str
+    accel: str
+    fork: bool
+    network: Literal["nat", "none"]
+    dns: DnsConfig
+    hosts: Iterable[HostsEntry | str]
+    publish: Iterable[PortPublication | str]
+    mac_address: str
+    sockets: Iterable[SocketRelay]
+
+
+def container_options(**inputs: Unpack[OptionInputs]) -> ContainerOptions:
+    """Checked options of `inputs`; what is `None` or left out is unset.
+
+    Raises `InvalidInputError` that names the wrong one.
+    """
+    return ContainerOptions(**convert(dict(inputs)))
+
+
+def convert(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Each of `inputs` as the strict type of its field; `tmpfs` joins `mounts`.
+
+    Raises `InvalidInputError` for an unknown name.
+    """
+    given = {name: value for name, value in inputs.items() if value is not None}
+    tmpfs = [parse_tmpfs(text) for text in given.pop("tmpfs", ())]
+    if tmpfs:
+        given["mounts"] = [*given.get("mounts", ()), *tmpfs]
+    converted = {}
+    for name, value in given.items():
+        converter = _CONVERTERS.get(name)
+        if converter is None:
+            raise InvalidInputError(f"there is no option {name!r}", value=name)
+        converted[name] = converter(value)
+    return converted
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _words(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(str(word) for word in value)
+
+
+def _entrypoint(value: str | Iterable[str]) -> tuple[str, ...]:
+    return () if value == "" else _words(value)
+
+
+def _env(value: Mapping[str, str | None] | Iterable[str]) -> tuple[tuple[str, str | None], ...]:
+    if isinstance(value, Mapping):
+        return tuple(value.items())
+    pairs: dict[str, str | None] = {}
+    for entry in value:
+        name, equals, content = entry.partition("=")
+        if not equals:
+            raise InvalidInputError(
+                f"the environment variable {entry!r} has no value", value=entry, hint="write NAME=VALUE"
+            )
+        pairs[name] = content
+    return tuple(pairs.items())
+
+
+def _user(value: str | int | User) -> User:
+    return value if isinstance(value, User) else User.parse(str(value))
+
+
+def _frozen(value: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType({str(key): str(item) for key, item in value.items()})
+
+
+def _mount(value: Mount | str) -> Mount:
+    if isinstance(value, Mount):
+        return value
+    return parse_mount(value) if value.split(",")[0].partition("=")[0] in _MOUNT_KEYS else parse_volume(value)
+
+
+_MOUNT_KEYS = frozenset(("type", "source", "src", "destination", "dst", "target", "readonly", "ro"))
+
+
+def _seccomp(value: Seccomp | str | Path | Mapping[str, Any]) -> Seccomp | str:
+    if isinstance(value, Mapping):
+        return Seccomp.from_json(value)
+    if isinstance(value, Seccomp) or value in ("default", "unconfined"):
+        return value
+    return Seccomp.load(value)
+
+
+def _each(convert_one: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[Any, ...]]:
+    return lambda values: tuple(convert_one(value) for value in values)
+
+
+_SAME = """
+    capabilities no_new_privileges selinux_label apparmor_profile oom_score_adj privileged terminal stdin stdout stderr
+    stop_timeout read_only pids_limit use_init cpus emulate nested cpu_model accel fork network dns mac_address
+"""
+
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_SAME.split(), _same),
+    "command": _words,
+    "entrypoint": _entrypoint,
+    "env": _env,
+    "working_dir": GuestPath,
+    "user": _user,
+    "group_add": _each(str),
+    "cap_add": _words,
+    "cap_drop": _words,
+    "rlimits": _each(lambda value: value if isinstance(value, Rlimit) else Rlimit.parse(value)),
+    "pty_size": lambda value: value if isinstance(value, PtySize) else PtySize.parse(value),
+    "hostname": Hostname,
+    "stop_signal": Signal.parse,
+    "labels": _frozen,
+    "seccomp": _seccomp,
+    "sysctl": _frozen,
+    "masked_paths": _each(GuestPath),
+    "readonly_paths": _each(GuestPath),
+    "mounts": _each(_mount),
+    "file_mounts": tuple,
+    "virtiofs_shares": tuple,
+    "shm_size": Size.parse,
+    "memory": Size.parse,
+    "disk": Size.parse,
+    "writable_layer": Path,
+    "kernel": Path,
+    "boot_log": Path,
+    "cmdline_extra": _words,
+    "hosts": _each(lambda value: value if isinstance(value, HostsEntry) else HostsEntry.parse(value)),
+    "publish": lambda values: tuple(
+        port
+        for value in values
+        for port in ((value,) if isinstance(value, PortPublication) else PortPublication.parse(value))
+    ),
+    "sockets": tuple,
+}
