@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -179,7 +178,7 @@ class ContentStore:
         folder = self.root / "ingest"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if digest is None:
-            lock = lock_file(folder / f"new-{secrets.token_hex(8)}", timeout=timeout)
+            lock = lock_file(folder / f"new-{os.urandom(8).hex()}", timeout=timeout)
         else:
             if self.has(digest):
                 return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +40,7 @@ class Lease:
         folder = root / "leases"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with store_lock(root, shared=True):
-            lock = lock_file(folder / secrets.token_hex(8))
+            lock = lock_file(folder / os.urandom(8).hex())
         assert lock is not None
         self._lock: FileLock = lock
 

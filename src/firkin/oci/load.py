@@ -230,15 +230,13 @@ def _gather(
         gathered.documents[name] = stream.read()
         return
     digest = _blob_name(name)
+    if digest is not None:
+        lease.hold(digest)
     writer = content.ingest(digest, member.size)
     if writer is None:
         assert digest is not None
-        lease.hold(digest)
-        if content.has(digest):
-            gathered.blobs[name] = (digest, member.size)
-            return
-        writer = content.ingest(digest, member.size)  # Collected just before we held it.
-        assert writer is not None
+        gathered.blobs[name] = (digest, member.size)
+        return
     with writer:
         writer.restart()
         while chunk := stream.read(_CHUNK):

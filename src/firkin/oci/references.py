@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,7 +106,7 @@ class ReferenceStore:
             "target": {"mediaType": target.media_type, "digest": str(target.digest), "size": target.size},
             "updated": int(time.time()),
         }
-        temporary = self._folder / f".{name}.{secrets.token_hex(4)}"
+        temporary = self._folder / f".{name}.{os.urandom(4).hex()}"
         try:
             with temporary.open("xb") as file:
                 file.write(json.dumps(record).encode())

@@ -14,7 +14,7 @@ from firkin.oci.references import ReferenceStore, Tagged
 from firkin.types.platform import Platform
 from firkin.types.reference import Reference, has_registry
 
-__all__ = ["candidates", "find", "image_of", "local_reference", "manifests_of", "missing", "select"]
+__all__ = ["candidates", "find", "image_of", "is_id", "local_reference", "manifests_of", "missing", "select"]
 
 _ID = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}\Z")
 _DEPTH_MAX = 4
@@ -33,6 +33,11 @@ def local_reference(text: str) -> Reference:
     return candidates(text)[0]
 
 
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of an image's id or digest: 12 or more hexadecimal digits."""
+    return bool(_ID.match(text))
+
+
 def find(names: ReferenceStore, content: ContentStore, wanted: Reference | str) -> Tagged | None:
     """The record of the image that `wanted` names: a name first, then the only name that ends so, then an id."""
     if isinstance(wanted, Reference):
@@ -44,7 +49,7 @@ def find(names: ReferenceStore, content: ContentStore, wanted: Reference | str) 
                 return found
         if len(options) > 1 and (found := _by_ending(names, options[0])):
             return found
-    return _by_id(names, content, wanted.removeprefix("sha256:")) if _ID.match(wanted) else None
+    return _by_id(names, content, wanted.removeprefix("sha256:")) if is_id(wanted) else None
 
 
 def _by_ending(names: ReferenceStore, wanted: Reference) -> Tagged | None:
@@ -155,4 +160,4 @@ def missing(wanted: Reference | str) -> ImageNotFoundError:
         shown = str(wanted) if isinstance(wanted, Reference) else Reference.parse(wanted).familiar()
     except InvalidInputError:
         shown = str(wanted)
-    return ImageNotFoundError(f"no image {shown} in the store", hint="firkin pull, or firkin image load")
+    return ImageNotFoundError(f"no image {shown} in the store", hint="firkin image pull, or firkin image load")

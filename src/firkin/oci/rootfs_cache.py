@@ -149,6 +149,18 @@ class RootfsCache:
             path.unlink(missing_ok=True)
         return True
 
+    def shrink(self, most: int) -> int:
+        """Remove what was unused longest, but nothing in use, until `most` bytes are left; return how many went."""
+        entries = list(self)
+        total = sum(entry.bytes for entry in entries)
+        freed = 0
+        for entry in entries:
+            if total - freed <= most:
+                break
+            if self.remove(entry.path):
+                freed += entry.bytes
+        return freed
+
     def sweep(self) -> None:
         """Remove what conversions of dead processes left."""
         for path in [*self.root.glob("*.partial"), *self.root.glob("*.lock")]:

@@ -1,0 +1,287 @@
+"""`firkin image`: the images of the store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from firkin.oci import Image, ImageStore
+    from firkin.types.platform import Platform
+
+__all__ = ["command"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _format(function: _Command) -> _Command:
+    return click.option(
+        "--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print (default: table)."
+    )(function)
+
+
+def _quiet(function: _Command) -> _Command:
+    return click.option("-q", "--quiet", is_flag=True, help="Print ids or names only.")(function)
+
+
+def _platform(function: _Command) -> _Command:
+    return click.option("--platform", metavar="OS/ARCH", help="Another platform than this host's.")(function)
+
+
+def _store() -> ImageStore:
+    from firkin.oci import ImageStore
+    from firkin.types.state import StateDirs
+
+    return ImageStore(StateDirs.default())
+
+
+def _parsed(platform: str | None) -> Platform | None:
+    from firkin.types.platform import Platform
+
+    return Platform.parse(platform) if platform else None
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=2))
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _size(count: int) -> str:
+    from firkin.types.size import Size
+
+    return str(Size(count))
+
+
+@click.group("image")
+def command() -> None:
+    """Load, list, save and remove images."""
+
+
+@command.command()
+@click.option("-i", "--input", "path", metavar="PATH", help="The same as PATH.")
+@click.option("--name", metavar="NAME", help="For a layout that gives only a tag: load it as localhost/NAME:TAG.")
+@_quiet
+@click.argument("argument", metavar="[PATH]", required=False)
+def load(path: str | None, name: str | None, quiet: bool, argument: str | None) -> None:
+    """Load images from an OCI layout (folder or tar) or a docker archive.
+
+    Without PATH, or with `-`, the archive is read from standard input. gzip and zstd are undone.
+    """
+    source = path or argument or "-"
+    images = _store().load(sys.stdin.buffer if source == "-" else Path(source), name=name)
+    for image in images:
+        click.echo(image.image_id.hex if quiet else f"Loaded image: {image}")
+
+
+@command.command("import")
+@click.option("-c", "--change", "changes", multiple=True, metavar="INSTRUCTION", help="Apply CMD, ENV, USER, ….")
+@click.option("-m", "--message", default="", help="A comment for the image's history.")
+@_platform
+@_quiet
+@click.argument("path")
+@click.argument("reference", required=False)
+def import_(
+    changes: tuple[str, ...], message: str, platform: str | None, quiet: bool, path: str, reference: str | None
+) -> None:
+    """Make an image of a root filesystem's tar (`-`: standard input)."""
+    image = _store().import_rootfs(
+        sys.stdin.buffer if path == "-" else Path(path),
+        reference,
+        changes=changes,
+        message=message,
+        platform=_parsed(platform),
+    )
+    click.echo(image.image_id.hex if quiet else f"Imported image: {image}")
+
+
+@command.command()
+@click.option("-o", "--output", metavar="PATH", help="Where to (default: standard output).")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["docker-archive", "oci-archive", "oci-dir"]),
+    default="docker-archive",
+    help="docker-archive (default) is an OCI layout too.",
+)
+@_platform
+@click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
+def save(output: str | None, form: Any, platform: str | None, references: tuple[str, ...]) -> None:
+    """Write images to an archive or an OCI layout folder."""
+    from firkin.errors import InvalidInputError
+
+    if output is None and sys.stdout.isatty():
+        raise InvalidInputError("an archive is not for a terminal", hint="-o PATH, or a pipe")
+    destination = sys.stdout.buffer if output in (None, "-") else Path(str(output)).absolute()
+    _store().save(references, destination, form=form, platform=_parsed(platform))
+
+
+@command.command()
+@click.argument("source")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+def tag(source: str, names: tuple[str, ...]) -> None:
+    """Give an image further names. A name without a registry goes below localhost/."""
+    store = _store()
+    for name in names:
+        store.tag(source, name)
+
+
+@command.command()
+@click.option("-f", "--force", is_flag=True, help="Also where it has several names or is in use.")
+@click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
+def rm(force: bool, references: tuple[str, ...]) -> None:
+    """Remove names, and images with their last name."""
+    store = _store()
+    for reference in references:
+        for name in store.remove(reference, force=force).images:
+            click.echo(name)
+
+
+@command.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="All images that are not in use, not only nameless ones.")
+@_format
+def prune(everything: bool, form: str) -> None:
+    """Remove images without a name and all data that nothing needs."""
+    report = _store().prune(everything=everything)
+    if form == "json":
+        import dataclasses
+
+        _print_json(dataclasses.asdict(report))
+        return
+    for name in report.images:
+        click.echo(name)
+    click.echo(f"{report.blobs} blobs, {report.rootfs} root filesystems, {_size(report.bytes)} freed")
+
+
+@command.command()
+@_platform
+@click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
+def inspect(platform: str | None, references: tuple[str, ...]) -> None:
+    """Print all that is known of images, as JSON."""
+    store = _store()
+    _print_json([_described(store, store.resolve(reference, _parsed(platform))) for reference in references])
+
+
+def _described(store: ImageStore, image: Image) -> dict[str, Any]:
+    target = store.find(str(image.reference) if image.reference else str(image.digest)).target
+    return {
+        "reference": str(image.reference) if image.reference else None,
+        "names": [str(entry.reference) for entry in store.images() if entry.target.digest == target.digest],
+        "id": image.image_id,
+        "digest": image.digest,
+        "target": target.document(),
+        "platform": str(image.platform),
+        "size": image.size,
+        "layers": [layer.descriptor.document() | {"diff_id": layer.diff_id} for layer in image.layers],
+        "config": image.config.document(),
+    }
+
+
+@command.command()
+@_format
+@_quiet
+@_platform
+@click.argument("reference", metavar="IMAGE")
+def history(form: str, quiet: bool, platform: str | None, reference: str) -> None:
+    """Print how an image was made, the last step first."""
+    image = _store().resolve(reference, _parsed(platform))
+    sizes = iter([layer.descriptor.size for layer in image.layers])
+    steps = [
+        {
+            "created": step.created,
+            "created_by": step.created_by,
+            "size": 0 if step.empty_layer else next(sizes, 0),
+            "comment": step.comment,
+        }
+        for step in image.config.history
+    ][::-1]
+    if form == "json":
+        _print_json(steps)
+    elif quiet:
+        for step in steps:
+            click.echo(step["created_by"])
+    else:
+        rows = [(str(s["created"])[:19], _size(int(str(s["size"]))), " ".join(str(s["created_by"]).split())) for s in steps]
+        _table([("CREATED", "SIZE", "CREATED BY"), *rows])
+
+
+@command.command("ls")
+@_format
+@_quiet
+@_platform
+@click.argument("image", required=False)
+@click.argument("path", required=False, default="/")
+def ls(form: str, quiet: bool, platform: str | None, image: str | None, path: str) -> None:
+    """List the images; with IMAGE [PATH], the files in that image."""
+    from firkin.cli._image_files import list_files
+
+    if image is None:
+        _list_images(form, quiet)
+    else:
+        list_files(_store(), image, _parsed(platform), path, as_json=form == "json", names_only=quiet)
+
+
+@command.command()
+@_platform
+@click.argument("image")
+@click.argument("path")
+def cat(platform: str | None, image: str, path: str) -> None:
+    """Write a file of an image to standard output."""
+    from firkin.cli._image_files import write_file
+
+    write_file(_store(), image, _parsed(platform), path, sys.stdout.buffer)
+
+
+def _list_images(form: str, quiet: bool) -> None:
+    from firkin.errors import ImageError
+    from firkin.oci.resolve import image_of, manifests_of
+
+    store = _store()
+    rows = []
+    for entry in store.images():
+        try:
+            found = [
+                image_of(store.content, descriptor, None, entry.reference)
+                for descriptor, _ in manifests_of(store.content, entry.target)
+            ]
+        except ImageError:
+            found = []  # Listed all the same, or nobody could find out its name to remove it.
+        rows.append(
+            {
+                "reference": str(entry.reference) if entry.reference else None,
+                "id": found[0].image_id if found else None,
+                "digest": entry.target.digest,
+                "platforms": [str(image.platform) for image in found],
+                "created": found[0].config.created if found else None,
+                "size": sum(image.size for image in found),
+            }
+        )
+    if form == "json":
+        _print_json(rows)
+    elif quiet:
+        for digest in dict.fromkeys(str(row["id"] or row["digest"]) for row in rows):
+            click.echo(digest.partition(":")[2][:12])
+    else:
+        _table([("IMAGE", "ID", "PLATFORM", "CREATED", "SIZE"), *(_image_row(row) for row in rows)])
+
+
+def _image_row(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["id"] is None:
+        return (row["reference"] or "<none>", "<damaged>", "", "", "")
+    return (
+        row["reference"] or "<none>",
+        row["id"].hex[:12],
+        ",".join(row["platforms"]),
+        (row["created"] or "")[:10],
+        _size(row["size"]),
+    )
