@@ -101,6 +101,10 @@ class Framing:
         framing._schema, framing._boot_id = schema, boot_id
         return framing
 
+    def is_open(self, stream: int) -> bool:
+        """Whether `stream` is open in at least one direction."""
+        return stream in self._flows
+
     @property
     def streams(self) -> int:
         """How many streams are open."""
@@ -335,8 +339,8 @@ class Framing:
     def send(self, stream: int, data: memoryview) -> int:
         """Queue as much of `data` as credit allows and return how many bytes that is.
 
-        `data` is not copied, so it must not change. 0 where nothing fits now: `Credited` for the stream, or for
-        `queue_has_room`, says when to go on.
+        `data` is not copied, so it must not change. Where less was taken, go on after `Credited` for the stream, or,
+        while `queue_has_room` is false, once it is true.
         """
         flow = self._flows.get(stream)
         if flow is None or flow.local_ended:
@@ -374,17 +378,18 @@ class Framing:
         flow.gone = True
         self._outbox.put_control(control_frame(wire.RESET, stream, errno))
 
-    def consumed(self, stream: int, count: int) -> None:
-        """`count` bytes of `stream` were taken by whoever reads it: give credit back when it is worth a frame."""
+    def consumed(self, stream: int, count: int) -> bool:
+        """`count` bytes of `stream` were taken by whoever reads it; true where that was worth giving credit back."""
         flow = self._flows.get(stream)
         if flow is None or flow.remote_ended:
-            return
+            return False
         before = flow.window
         credit = flow.take(count, self._wide_budget)
         if flow.window > before:
             self._wide_budget -= WIDE_WINDOW - INITIAL_WINDOW
         if credit:
             self._outbox.put_control(control_frame(wire.CREDIT, stream, credit))
+        return credit > 0
 
     def ping(self, payload: bytes) -> None:
         """Ask the peer to answer with the same 8 bytes."""

@@ -7,8 +7,8 @@ from firkin.vminitd.wire import HELLO_SIZE, Answer, Hello
 __all__ = ["AnswerSearch", "HelloSearch"]
 
 _KEEP = HELLO_SIZE - 1
-# A tail that matches this much of the sentinel may be its beginning. A shorter match is likely chance, and holding it back
-# could hold back the end of a frame that nothing follows.
+# A tail that matches this much of the sentinel may be its beginning. A shorter match is likely chance, and holding it
+# back could hold back the end of a frame that nothing follows.
 _WORTH_WAITING = 8
 
 

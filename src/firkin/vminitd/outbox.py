@@ -19,6 +19,10 @@ __all__ = ["DATA_LIMIT", "Outbox"]
 DATA_LIMIT: Final = 1 << 20
 # Bytes handed to one system call: enough to amortise it, little enough that control frames soon get their turn.
 _BATCH: Final = 4 * 32768
+# Buffers handed to one system call; Linux takes 1,024 (IOV_MAX).
+_BUFFERS: Final = 256
+# A payload up to this size is copied behind its header: cheaper than a buffer of its own.
+_TINY: Final = 1024
 
 
 class Outbox:
@@ -67,7 +71,7 @@ class Outbox:
     def _pull_data(self) -> None:
         queue, inflight = self._data, self._inflight
         total = 0
-        while queue and total < _BATCH:
+        while queue and total < _BATCH and len(inflight) < _BUFFERS:
             flow, payload = queue[0]
             if payload is None:
                 if not flow.gone:
@@ -90,8 +94,11 @@ class Outbox:
                 flow.queued -= 1
             self.credit -= size
             self.data_bytes -= size
-            inflight.append(data_header(flow.stream, size))
-            inflight.append(payload)
+            if size <= _TINY:
+                inflight.append(b"".join((data_header(flow.stream, size), payload)))
+            else:
+                inflight.append(data_header(flow.stream, size))
+                inflight.append(payload)
             total += size + HEADER_SIZE
 
     def advance(self, count: int) -> None:
