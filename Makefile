@@ -25,7 +25,7 @@ test: ready images ## every test that CI runs, in real VMs too
 	@cd guest && cargo test --locked --quiet
 	@$(PYTEST) $(PARALLEL) -m "not soak" $(PYTEST_ARGS)
 
-unit: ready ## the tests that boot no VM
+unit: ready images ## the tests that boot no VM
 	@$(PYTEST) $(PARALLEL) -m "not vm and not soak" $(PYTEST_ARGS)
 
 scenarios: ready images ## the integration scenarios in real VMs
@@ -61,7 +61,9 @@ ready: setup
 	@$(PYTHON) tools/environment.py
 	@.venv/bin/python tools/build_guest.py
 
+# What the tests need beyond that.
 images: ready
+	@tools/setup.sh tests
 	@tools/testimages.sh
 
 clean: ## remove what was built here (not .venv, not the machine's kernel)

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Prepare a Debian 12 machine for Firkin: packages, a guest kernel (unpacked, not installed), a Rust toolchain.
 # Idempotent: says and does nothing where all is there. Needs root only where something is missing.
+#   tools/setup.sh          what running and building needs
+#   tools/setup.sh tests    and what the tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly kernels=/usr/local/share/firkin/kernel
 readonly wanted_qemu=7.2
+readonly policy=/usr/sbin/policy-rc.d
 arch=$(dpkg --print-architecture)
 updated=
 
@@ -21,18 +24,25 @@ apt_update() {
   updated=yes
 }
 
-apt_install() {
+# In a subshell, so that its trap ends with it. No package may start a service here: Firkin needs its programs only.
+apt_install() (
   need_root "$*"
   say "installing $*"
   apt_update
+  if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+  fi
   DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@" </dev/null >/dev/null
-}
+)
 
-# Each line of `dpkg-query` is a package that is fully installed; what packages.txt has beyond that is missing.
+# Each line of `dpkg-query` is a package that is fully installed; what the lists have beyond that is missing.
 install_packages() {
-  local missing=()
+  local missing=() lists=(tools/packages.txt)
+  [ "$1" != tests ] || lists+=(tools/packages-tests.txt)
   mapfile -t missing < <(comm -23 \
-    <(sed 's/#.*//; s/[[:space:]]*$//; /^$/d' tools/packages.txt | sort -u) \
+    <(sed 's/#.*//; s/[[:space:]]*$//; /^$/d' "${lists[@]}" | sort -u) \
     <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' | sort -u))
   [ ${#missing[@]} = 0 ] || apt_install "${missing[@]}"
 }
@@ -77,7 +87,7 @@ check_cargo() {
   command -v cargo >/dev/null || die "cargo is missing: install a stable Rust toolchain (rustup)"
 }
 
-install_packages
+install_packages "${1:-}"
 check_qemu
 unpack_kernel
 check_cargo
