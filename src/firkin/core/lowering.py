@@ -9,10 +9,8 @@ from __future__ import annotations
 import base64
 import posixpath
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from firkin.core.mount import Mount, by_depth
 from firkin.core.policy import MASKED_PATHS, READONLY_PATHS, effective_capabilities
 from firkin.core.spec import (
     Box,
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_PATH",
     "SeccompProgram",
+    "by_depth",
     "console",
     "join_env",
     "lower",
@@ -59,8 +58,7 @@ _CPU_PERIOD_US = 100_000
 _NAMESPACES = tuple(Namespace(name) for name in ("pid", "ipc", "uts", "mount", "cgroup"))
 
 
-@dataclass(frozen=True, slots=True)
-class SeccompProgram:
+class SeccompProgram(NamedTuple):
     """A compiled filter: `struct sock_filter[]` as bytes (linux/filter.h), and seccomp(2)'s flags."""
 
     bpf: bytes
@@ -240,45 +238,41 @@ def _image_cwd(text: str) -> str:
     return GuestPath(posixpath.normpath("/" + text.replace("\0", "")).replace("//", "/")) if text else "/"
 
 
-def _mounts(options: ContainerOptions) -> tuple[SpecMount, ...]:
-    given = [*options.mounts, *(file.as_mount() for file in options.file_mounts)]
-    return tuple(_spec_mount(mount) for mount in by_depth(_default_mounts(options), given))
-
-
-def _default_mounts(options: ContainerOptions) -> tuple[Mount, ...]:
-    """Docker's, which are those that config-linux.md, "Default Filesystems", asks for with the usual options."""
+def _mounts(options: ContainerOptions) -> Iterable[SpecMount]:
+    """Docker's, which config-linux.md, "Default Filesystems", asks for, with the user's; the shallow first."""
     ro = () if options.privileged else ("ro",)
-    return (
-        Mount.guest("proc", "proc", "/proc", options=("nosuid", "noexec", "nodev")),
-        Mount.guest("tmpfs", "tmpfs", "/dev", options=("nosuid", "strictatime", "mode=755", "size=65536k")),
-        Mount.guest("sysfs", "sysfs", "/sys", options=("nosuid", "noexec", "nodev", *ro)),
-        Mount.guest(
-            "devpts",
-            "devpts",
-            "/dev/pts",
-            options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-        ),
-        Mount.guest(
-            "tmpfs",
-            "shm",
-            "/dev/shm",
-            options=("nosuid", "noexec", "nodev", "mode=1777", f"size={int(options.shm_size)}"),
-        ),
-        Mount.guest("mqueue", "mqueue", "/dev/mqueue", options=("nosuid", "noexec", "nodev")),
-        Mount.guest("cgroup", "cgroup", "/sys/fs/cgroup", options=("nosuid", "noexec", "nodev", "relatime", *ro)),
+    shm = ("nosuid", "noexec", "nodev", "mode=1777", f"size={int(options.shm_size)}")
+    defaults = (
+        SpecMount("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
+        SpecMount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        SpecMount("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", *ro)),
+        SpecMount("/dev/pts", "devpts", "devpts", _DEVPTS),
+        SpecMount("/dev/shm", "tmpfs", "shm", shm),
+        SpecMount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
+        SpecMount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noexec", "nodev", "relatime", *ro)),
     )
+    given = [*options.mounts, *(file.as_mount() for file in options.file_mounts)]
+    return by_depth(defaults, [mount.lowered() for mount in given]) if given else defaults
 
 
-def _spec_mount(mount: Mount) -> SpecMount:
-    end = ("ro",) if mount.read_only else ()
-    if mount.kind in ("tmpfs", "guest"):
-        return SpecMount(mount.destination, mount.type, mount.source, (*mount.options, *end))
-    # What comes from outside the VM has been mounted by the agent before (prepare.GuestMount) and is bound from there.
-    propagation = () if _PROPAGATION & set(mount.options) else ("rprivate",)
-    return SpecMount(mount.destination, "bind", mount.staging, ("rbind", *propagation, *mount.options, *end))
+_DEVPTS = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
 
 
-_PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"))
+def by_depth(defaults: Iterable[SpecMount], given: Iterable[SpecMount]) -> tuple[SpecMount, ...]:
+    """The mounts in the order to make them: one given replaces a default at the same place; the shallow come first.
+
+    Among those of one depth, defaults come before the given, each in its own order.
+    Raises `InvalidInputError` for two given at one place.
+    """
+    users: dict[str, SpecMount] = {}
+    for mount in given:
+        if mount.destination in users:
+            raise InvalidInputError(
+                f"two mounts at {mount.destination}", value=mount, hint="give each destination once"
+            )
+        users[mount.destination] = mount
+    kept = [mount for mount in defaults if mount.destination not in users]
+    return tuple(sorted([*kept, *users.values()], key=lambda mount: mount.destination.count("/")))
 
 
 def _resources(options: ContainerOptions, limit_resources: bool) -> Resources | None:

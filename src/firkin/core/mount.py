@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from firkin.core.spec import SpecMount
 from firkin.errors import InvalidInputError
 from firkin.types import GuestPath, Size
 
-__all__ = ["FileMount", "Mount", "MountKind", "VirtiofsShare", "by_depth"]
+__all__ = ["FileMount", "Mount", "MountKind", "VirtiofsShare", "staging_path"]
 
 MountKind = Literal["bind", "volume", "tmpfs", "image", "virtiofs", "block", "guest"]
 
@@ -107,7 +108,17 @@ class Mount:
         """
         return staging_path(self.kind, self.source)
 
+    def lowered(self) -> SpecMount:
+        """As vmexec makes it, inside the container."""
+        end = ("ro",) if self.read_only else ()
+        if self.kind in ("tmpfs", "guest"):
+            return SpecMount(self.destination, self.type, self.source, (*self.options, *end))
+        # What comes from outside the VM is bound from where the agent has mounted it (firkin.core.prepare).
+        propagation = () if _PROPAGATION & set(self.options) else ("rprivate",)
+        return SpecMount(self.destination, "bind", self.staging, ("rbind", *propagation, *self.options, *end))
 
+
+_PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"))
 _NEED_SOURCE = frozenset(("bind", "image", "virtiofs", "block"))
 
 
@@ -143,21 +154,3 @@ class VirtiofsShare:
 def staging_path(kind: str, source: str) -> str:
     """Where in the guest the agent puts what `source` names; same source, same place."""
     return f"{_STAGING}/{kind}-{hashlib.sha256(source.encode(errors='surrogateescape')).hexdigest()[:24]}"
-
-
-def by_depth(defaults: Iterable[Mount], given: Iterable[Mount]) -> tuple[Mount, ...]:
-    """The mounts in the order to make them: a destination given by the user replaces a default there; the shallow come
-    first.
-
-    Among those of one depth, defaults come before the user's, each in its own order. Two of the user's at one
-    destination are an error.
-    """
-    users: dict[str, Mount] = {}
-    for mount in given:
-        if mount.destination in users:
-            raise InvalidInputError(
-                f"two mounts at {mount.destination}", value=mount, hint="give each destination once"
-            )
-        users[mount.destination] = mount
-    kept = [mount for mount in defaults if mount.destination not in users]
-    return tuple(sorted([*kept, *users.values()], key=lambda mount: mount.destination.depth))

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from firkin.core.mount import FileMount, Mount, VirtiofsShare
-from firkin.core.mount_parse import parse_mount, parse_tmpfs, parse_volume
-from firkin.core.name_service import DnsConfig, HostsEntry
-from firkin.core.network_options import PortPublication, SocketRelay
 from firkin.core.options import ContainerOptions
-from firkin.core.seccomp import Seccomp
 from firkin.errors import InvalidInputError
 from firkin.types import GuestPath, Hostname, LinuxCapabilities, PtySize, Rlimit, Signal, Size, Stdio, User
+
+if TYPE_CHECKING:
+    from firkin.core.mount import FileMount, Mount, VirtiofsShare
+    from firkin.core.name_service import DnsConfig, HostsEntry
+    from firkin.core.publication import PortPublication
+    from firkin.core.seccomp import Seccomp
+    from firkin.core.socket_relay import SocketRelay
 
 __all__ = ["ExecInputs", "OptionInputs", "container_options", "convert"]
 
@@ -97,9 +99,8 @@ def convert(inputs: Mapping[str, Any]) -> dict[str, Any]:
     Raises `InvalidInputError` for an unknown name.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
-    tmpfs = [parse_tmpfs(text) for text in given.pop("tmpfs", ())]
-    if tmpfs:
-        given["mounts"] = [*given.get("mounts", ()), *tmpfs]
+    if tmpfs := given.pop("tmpfs", ()):
+        given["mounts"] = [*given.get("mounts", ()), *map(_tmpfs, tmpfs)]
     converted = {}
     for name, value in given.items():
         converter = _CONVERTERS.get(name)
@@ -143,21 +144,44 @@ def _frozen(value: Mapping[str, str]) -> Mapping[str, str]:
     return MappingProxyType({str(key): str(item) for key, item in value.items()})
 
 
+def _tmpfs(text: str) -> Mount:
+    from firkin.core.mount_parse import parse_tmpfs
+
+    return parse_tmpfs(text)
+
+
 def _mount(value: Mount | str) -> Mount:
-    if isinstance(value, Mount):
+    if not isinstance(value, str):
         return value
+    from firkin.core.mount_parse import parse_mount, parse_volume
+
     return parse_mount(value) if value.split(",")[0].partition("=")[0] in _MOUNT_KEYS else parse_volume(value)
 
 
 _MOUNT_KEYS = frozenset(("type", "source", "src", "destination", "dst", "target", "readonly", "ro"))
 
 
+def _host(value: HostsEntry | str) -> HostsEntry:
+    from firkin.core.name_service import HostsEntry
+
+    return value if isinstance(value, HostsEntry) else HostsEntry.parse(value)
+
+
+def _publications(values: Iterable[PortPublication | str]) -> tuple[PortPublication, ...]:
+    from firkin.core.publication import PortPublication
+
+    parsed = ((value,) if isinstance(value, PortPublication) else PortPublication.parse(value) for value in values)
+    return tuple(publication for several in parsed for publication in several)
+
+
 def _seccomp(value: Seccomp | str | Path | Mapping[str, Any]) -> Seccomp | str:
-    if isinstance(value, Mapping):
-        return Seccomp.from_json(value)
-    if isinstance(value, Seccomp) or value in ("default", "unconfined"):
+    if value in ("default", "unconfined"):
+        return str(value)
+    from firkin.core.seccomp import Seccomp
+
+    if isinstance(value, Seccomp):
         return value
-    return Seccomp.load(value)
+    return Seccomp.from_json(value) if isinstance(value, Mapping) else Seccomp.load(value)
 
 
 def _each(convert_one: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[Any, ...]]:
@@ -198,11 +222,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "kernel": Path,
     "boot_log": Path,
     "cmdline_extra": _words,
-    "hosts": _each(lambda value: value if isinstance(value, HostsEntry) else HostsEntry.parse(value)),
-    "publish": lambda values: tuple(
-        port
-        for value in values
-        for port in ((value,) if isinstance(value, PortPublication) else PortPublication.parse(value))
-    ),
+    "hosts": _each(_host),
+    "publish": _publications,
     "sockets": tuple,
 }

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from firkin.core.mount import FileMount, Mount, VirtiofsShare
 from firkin.core.network_options import NetworkOptions
 from firkin.core.process_options import ProcessOptions, check_command
-from firkin.core.seccomp import Seccomp
 from firkin.core.vm_options import VmOptions
 from firkin.errors import InvalidInputError
 from firkin.types import GuestPath, Hostname, Signal, Size
+
+if TYPE_CHECKING:
+    from firkin.core.mount import FileMount, Mount, VirtiofsShare
+    from firkin.core.seccomp import Seccomp
 
 __all__ = ["ContainerOptions"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from firkin.core.seccomp import Seccomp
 from firkin.errors import InvalidInputError
 from firkin.types import GuestPath, LinuxCapabilities
+
+if TYPE_CHECKING:
+    from firkin.core.seccomp import Seccomp
 
 __all__ = [
     "MASKED_PATHS",
@@ -42,8 +43,7 @@ READONLY_PATHS = tuple(
 """Read-only by default: what Docker and containerd protect, because writing there changes the kernel for everybody."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SecurityOptions:
+class SecurityOptions(NamedTuple):
     """`--security-opt`, together: `None` and `""` are unset."""
 
     seccomp: Seccomp | Literal["default", "unconfined"] = "default"
@@ -64,22 +64,22 @@ class SecurityOptions:
         for option in options:
             key, value = _split(option)
             if key == "seccomp":
-                found = replace(found, seccomp=_seccomp(value, option))
+                found = found._replace(seccomp=_seccomp(value, option))
             elif key == "apparmor" and value:
-                found = replace(found, apparmor_profile=value)
+                found = found._replace(apparmor_profile=value)
             elif key == "label" and value:
                 labels.update(_label(value, option))
             elif key == "no-new-privileges" and value in ("", "true", "false"):
-                found = replace(found, no_new_privileges=value != "false")
+                found = found._replace(no_new_privileges=value != "false")
             elif key == "systempaths" and value == "unconfined":
-                found = replace(found, system_paths_unconfined=True)
+                found = found._replace(system_paths_unconfined=True)
             else:
                 raise InvalidInputError(
                     f"{option!r} is not a security option",
                     value=option,
                     hint="seccomp=, apparmor=, label=, no-new-privileges or systempaths=unconfined",
                 )
-        return replace(found, selinux_label=_join_label(labels))
+        return found._replace(selinux_label=_join_label(labels))
 
 
 def _split(option: str) -> tuple[str, str]:
@@ -93,6 +93,8 @@ def _seccomp(value: str, option: str) -> Seccomp | Literal["default", "unconfine
         return "unconfined" if value == "unconfined" else "default"
     if not value:
         raise InvalidInputError(f"{option!r} names no profile", value=option, hint="seccomp=unconfined or seccomp=FILE")
+    from firkin.core.seccomp import Seccomp
+
     return Seccomp.load(Path(value))
 
 

@@ -12,7 +12,7 @@ __all__ = ["ProcessOptions", "check_command", "check_env"]
 _PTY_SIZE = PtySize()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class ProcessOptions:
     """A process's own options. Unset (`None` or empty) takes the image's, or the container's for a further process.
 

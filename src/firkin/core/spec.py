@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from firkin.errors import InvalidInputError
 from firkin.types import LinuxCapabilities, Rlimit
@@ -33,18 +33,17 @@ __all__ = [
 ]
 
 OCI_VERSION = "1.1.0"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """A terminal's size in characters."""
 
     height: int
     width: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessUser:
+class ProcessUser(NamedTuple):
     """Whom the process runs as. `username`, where not empty, wins over the numbers (docs/internals.md, vmexec)."""
 
     uid: int = 0
@@ -54,8 +53,7 @@ class ProcessUser:
     username: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """The container's process. `env` holds `NAME=value`."""
 
     args: tuple[str, ...]
@@ -72,16 +70,14 @@ class Process:
     selinux_label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(NamedTuple):
     """The root filesystem, mounted by the agent before."""
 
     path: str
     readonly: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SpecMount:
+class SpecMount(NamedTuple):
     """One mount; `options` in fstab's style."""
 
     destination: str
@@ -90,8 +86,7 @@ class SpecMount:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(NamedTuple):
     """A namespace to make, or with `path` to join.
 
     `type` is OCI's: pid, mount, uts, ipc, cgroup, network, user, time.
@@ -101,8 +96,7 @@ class Namespace:
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(NamedTuple):
     """A device node to make. `type` is c, b, u or p; `file_mode` permission bits."""
 
     path: str
@@ -114,41 +108,36 @@ class Device:
     gid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryResources:
+class MemoryResources(NamedTuple):
     """Bytes. `swap` is memory and swap together, as in the specification; equal to `limit` it allows no swap."""
 
     limit: int
     swap: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CpuResources:
+class CpuResources(NamedTuple):
     """`quota` microseconds of processor time in each `period` of microseconds."""
 
     quota: int
     period: int = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class PidsResources:
+class PidsResources(NamedTuple):
     """The most tasks at a time."""
 
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(NamedTuple):
     """Limits of the container's cgroup; `unified` holds cgroup v2 files by name."""
 
     memory: MemoryResources | None = None
     cpu: CpuResources | None = None
     pids: PidsResources | None = None
-    unified: Mapping[str, str] = field(default_factory=dict)
+    unified: Mapping[str, str] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Linux:
+class Linux(NamedTuple):
     """What only Linux has."""
 
     namespaces: tuple[Namespace, ...] = ()
@@ -157,13 +146,12 @@ class Linux:
     devices: tuple[Device, ...] = ()
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
-    sysctl: Mapping[str, str] = field(default_factory=dict)
+    sysctl: Mapping[str, str] = _NOTHING
     rootfs_propagation: str = ""
     mount_label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeSpec:
+class RuntimeSpec(NamedTuple):
     """A whole `config.json`: what `vmexec run` makes a container of."""
 
     process: Process
@@ -171,7 +159,7 @@ class RuntimeSpec:
     linux: Linux
     hostname: str = ""
     mounts: tuple[SpecMount, ...] = ()
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = _NOTHING
     oci_version: str = OCI_VERSION
 
     def to_json(self) -> bytes:
@@ -179,19 +167,18 @@ class RuntimeSpec:
         return to_json(self)
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessSpec:
+class ProcessSpec(NamedTuple):
     """What `vmexec exec` reads: a process, and the annotations that go with it (docs/internals.md, vmexec)."""
 
     process: Process
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = _NOTHING
     # For whoever inspects an exec as a container of its own; not sent.
     root: Root | None = None
     hostname: str = ""
 
     def to_json(self) -> bytes:
         """UTF-8 JSON of `process` and `annotations`."""
-        return to_json(replace(self, root=None, hostname=""))
+        return to_json(self._replace(root=None, hostname=""))
 
 
 # A key of the specification that is not its attribute in camel case.
@@ -218,7 +205,9 @@ def _keys(of: type[Any]) -> tuple[tuple[str, str], ...]:
     """Attribute and key of each field, worked out once for each class."""
     known = _known_keys.get(of)
     if known is None:
-        known = tuple((part.name, _OWN_KEYS.get(part.name) or _camel(part.name)) for part in fields(of))
+        # Those of this module are named tuples; Rlimit and LinuxCapabilities have slots.
+        names: tuple[str, ...] = getattr(of, "_fields", None) or of.__slots__
+        known = tuple((name, _OWN_KEYS.get(name) or _camel(name)) for name in names)
         _known_keys[of] = known
     return known
 
@@ -231,7 +220,7 @@ def _camel(name: str) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, (str, int)):
         return value
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return dict(value)

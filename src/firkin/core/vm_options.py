@@ -18,7 +18,7 @@ _MOST_CPUS = 64
 _LEAST_MEMORY = Size.mib(96)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class VmOptions:
     """The VM's size and knobs.
 
