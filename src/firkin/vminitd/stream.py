@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -34,6 +35,8 @@ class Stream:
         self.port = port
         # Its number on the link (docs/protocol.md, section 2); set by whoever opened it.
         self.number = 0
+        # Called once when the stream is reset or its link ends.
+        self.on_lost: Callable[[], object] | None = None
         self._chunks: deque[bytes | bytearray | memoryview] = deque()
         self._ended = False
         self._sent_end = False
@@ -176,9 +179,13 @@ class Stream:
 
     def link_lost(self, error: LinkError) -> None:
         """The link, or this stream, ended with `error`. What had come before can still be read."""
+        if self._error is not None:
+            return
         self._error = error
         self._wake(self._reader)
         self._wake(self._writer)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def _failure(self) -> LinkError:
         """An exception of this reader's or writer's own: one that two tasks raise would mix their tracebacks."""
