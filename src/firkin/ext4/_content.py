@@ -56,17 +56,18 @@ class ContentWriter:
         for offset, length in pieces:
             gap = offset - at
             at = offset + length
-            while gap or length:
+            left = length
+            while gap or left:
                 if filled == _STAGING:
                     logical = self._emit(logical, filled, runs)
                     filled = 0
-                step = min(gap or length, _STAGING - filled)
+                step = min(gap or left, _STAGING - filled)
                 if gap:
                     self._view[filled : filled + step] = bytes(step)
                     gap -= step
                 else:
                     stream.readinto(self._view[filled : filled + step])
-                    length -= step
+                    left -= step
                 filled += step
         padding = -filled % BLOCK_SIZE
         self._view[filled : filled + padding] = bytes(padding)

@@ -37,7 +37,7 @@ def directory_attributes(permissions: int, timestamp: int) -> Attributes:
 
 
 def encode_time(time: Time) -> tuple[int, int]:
-    """The low 32 bits, and the extra word: two bits of epoch, 30 of nanoseconds. Clamped to the range, as Linux does."""
+    """The low 32 bits, and the extra word: two bits of epoch, 30 of nanoseconds; clamped as Linux does."""
     seconds = min(max(time[0], _MIN_SECONDS), _MAX_SECONDS)
     return seconds & 0xFFFFFFFF, (((seconds + 0x80000000) >> 32) & 3) | time[1] << 2
 

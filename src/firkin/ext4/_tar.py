@@ -23,11 +23,10 @@ _PAX_ROOM = 1 << 20
 
 
 def members(stream: LayerStream, limits: Limits) -> Iterator[Member]:
-    """Yield each member with the stream at its content; what the consumer leaves of `member.stored` is not skipped for it.
+    """Yield each member with the stream at its content, of which the consumer takes exactly `member.stored` bytes.
 
-    The consumer takes exactly `member.stored` bytes and this generator then steps over the padding. Raises
-    `ImageError` for anything that is not tar. The stream ends at a block of zeros or, as GNU tar allows, at the end
-    of the data.
+    Raises `ImageError` for anything that is not tar. The stream ends at a block of zeros or, as GNU tar allows, at
+    the end of the data.
     """
     parser = HeaderParser()
     base = Records()

@@ -34,9 +34,12 @@ class Limits:
 class Budget:
     """What is left of `Limits` while a conversion runs."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float] = time.monotonic, *, what: str = "the layers"
+    ) -> None:
         self.limits = limits
         self.bytes_read = 0
+        self._what = what
         self._clock = clock
         self._deadline = clock() + limits.max_seconds
 
@@ -44,19 +47,22 @@ class Budget:
         """Raise `ImageError` once `max_seconds` have passed."""
         if self._clock() > self._deadline:
             raise ImageError(
-                f"converting the layers took more than {self.limits.max_seconds:g} s", hint="raise Limits.max_seconds"
+                f"working through {self._what} took more than {self.limits.max_seconds:g} s",
+                hint="raise Limits.max_seconds",
             )
 
     def read(self, count: int) -> None:
-        """Account for `count` bytes taken from a layer."""
+        """Account for `count` bytes read."""
         self.bytes_read += count
         if self.bytes_read > self.limits.max_bytes:
-            raise ImageError(f"the layers hold more than {self.limits.max_bytes} bytes", hint="raise Limits.max_bytes")
+            raise ImageError(
+                f"{self._what} hold more than {self.limits.max_bytes} bytes", hint="raise Limits.max_bytes"
+            )
         self.check_time()
 
     def inodes(self, count: int) -> None:
         """Check a number of live inodes."""
         if count > self.limits.max_inodes:
             raise ImageError(
-                f"the layers hold more than {self.limits.max_inodes} files", hint="raise Limits.max_inodes"
+                f"{self._what} hold more than {self.limits.max_inodes} files", hint="raise Limits.max_inodes"
             )
