@@ -17,10 +17,14 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 @dataclass(frozen=True, slots=True)
 class DiskFds:
-    """A disk's files: `image`, and the `overlay` over it (None: the guest works on the image itself)."""
+    """A disk's files: its raw `image`, and the qcow2 `layer` over it (see `firkin.vmm.overlay`).
+
+    `device`: the image is a block device, not a file.
+    """
 
     image: int
-    overlay: int | None = None
+    layer: int
+    device: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Handed:
     def all(self) -> list[int]:
         """Every descriptor, once."""
         own = (self.agent, self.qmp, self.console, self.kernel, self.initramfs, self.ram, self.state)
-        disks = (fd for disk in self.disks for fd in (disk.image, disk.overlay))
+        disks = (fd for disk in self.disks for fd in (disk.image, disk.layer))
         return sorted({fd for fd in (*own, *disks) if fd is not None})
 
 
@@ -121,31 +125,26 @@ def _memory(config: VmConfig, host: HostCapabilities, handed: Handed) -> list[st
 
 
 def _disks(config: VmConfig, handed: Handed) -> Iterator[str]:
-    number = 2
     for index, (disk, fds) in enumerate(zip(config.disks, handed.disks, strict=True)):
-        node = f"disk{index}"
-        yield from ("-add-fd", f"fd={fds.image},set={number}")
-        image: dict[str, object] = {
+        node, image_set, layer_set = f"disk{index}", 2 + 2 * index, 3 + 2 * index
+        yield from ("-add-fd", f"fd={fds.image},set={image_set}", "-add-fd", f"fd={fds.layer},set={layer_set}")
+        driver = "host_device" if fds.device else "file"
+        image = {
             "driver": "raw",
             "read-only": not disk.direct,
-            "file": {"driver": "file", "filename": f"/dev/fdset/{number}"},
+            "file": {"driver": driver, "filename": f"/dev/fdset/{image_set}"},
         }
-        number += 1
-        if fds.overlay is None:
-            node_options = {**image, "discard": "unmap", "detect-zeroes": "unmap"}
-        else:
-            yield from ("-add-fd", f"fd={fds.overlay},set={number}")
-            # The overlay dies with the VM: nothing in it needs to reach the disk.
-            node_options = {
-                "driver": "qcow2",
-                "read-only": disk.read_only,
-                "discard": "unmap",
-                "cache": {"no-flush": True},
-                "file": {"driver": "file", "filename": f"/dev/fdset/{number}", "locking": "off"},
-                "backing": image,
-            }
-            number += 1
-        yield from ("-blockdev", json.dumps({"node-name": node, **node_options}))
+        options = {
+            "node-name": node,
+            "driver": "qcow2",
+            "read-only": disk.read_only,
+            "discard": "unmap",
+            # The layer dies with the VM: nothing in it needs to reach the host's disk. What is the caller's does.
+            "cache": {"direct": False, "no-flush": not disk.direct},
+            "file": {"driver": "file", "filename": f"/dev/fdset/{layer_set}", "locking": "off"},
+            "data-file" if disk.direct else "backing": image,
+        }
+        yield from ("-blockdev", json.dumps(options))
         yield from ("-device", f"virtio-blk-device,id={node},drive={node},serial={node},num-queues=1")
 
 

@@ -49,7 +49,7 @@ _memo: dict[str, BootAssets] = {}
 
 
 def guest_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the guest's binaries are: `FIRKIN_GUEST_DIR`, else in the package. Raises `BootError` where they are not."""
+    """Where the guest's binaries are: `FIRKIN_GUEST_DIR`, else in the package. Raises `BootError` if they are not."""
     named = environ.get("FIRKIN_GUEST_DIR")
     folder = Path(named) if named else Path(__file__).parent.parent / "_guest" / host_machine()
     for name in ("vminitd", "vmexec"):

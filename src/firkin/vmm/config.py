@@ -8,10 +8,10 @@ from pathlib import Path
 from firkin.errors import InvalidInputError
 from firkin.vmm.kernel import KernelImage
 
-__all__ = ["BootLog", "Disk", "Network", "Share", "VmConfig"]
+__all__ = ["BootLog", "Disk", "Network", "Share", "VmConfig", "disk_capacity"]
 
 MIB = 1 << 20
-_CAPACITY_STEP = 1 << 40
+_LEAST_CAPACITY = 1 << 40
 _MAX_CPUS = 64
 _MAX_DISKS = 16
 _MAX_NETWORKS = 4
@@ -118,16 +118,13 @@ class VmConfig:
             raise InvalidInputError(f"{self.cpu_model!r} is not a CPU model", value=self.cpu_model)
 
 
-def disk_capacity(disk: Disk, size: int) -> int:
-    """The size in bytes that the guest sees, for an image of `size` bytes.
+def disk_capacity(size: int) -> int:
+    """The size in bytes that the guest sees of an image of `size` bytes: 1 TiB, or the next power of two.
 
-    A disk behind an overlay is always as large as its class (1 TiB, 2 TiB, 4 TiB, …), so that a saved VM, whose
-    driver has read the capacity, serves any image; what lies beyond the image reads as zeros. A direct disk is its
-    own size.
+    It is always that large, so that a saved VM, whose driver has read the capacity, serves any image. What lies
+    beyond the image reads as zeros; the file system in the image keeps to its own size.
     """
-    if disk.direct:
-        return size
-    capacity = _CAPACITY_STEP
+    capacity = _LEAST_CAPACITY
     while capacity < size:
         capacity *= 2
     return capacity

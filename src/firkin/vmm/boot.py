@@ -1,0 +1,121 @@
+"""Bringing one VM up to the answer of its agent, and telling a failure that may pass from one that will not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from firkin import faults
+from firkin.errors import BootError, FirkinError, LinkError, VirtualMachineError
+from firkin.vminitd.link import INITIAL_SENTINEL, Link
+from firkin.vmm.config import VmConfig
+from firkin.vmm.folder import VmFolder
+from firkin.vmm.host import HostCapabilities
+from firkin.vmm.launch import Boot, Launched, Restore, launch
+from firkin.vmm.process import QemuProcess, tail
+from firkin.vmm.timings import Timings
+
+__all__ = ["BOOT_LIMIT", "Running", "cold_boot", "is_transient_boot_failure", "restore"]
+
+_log = logging.getLogger("firkin.vmm.boot")
+_READY = faults.declare("boot.ready", "the agent has answered, nobody has the VM yet")
+
+# Seconds until the agent must have answered: a boot takes 2 to 5 s under TCG on an idle host, a restore a tenth of one.
+BOOT_LIMIT = 45.0
+RESTORE_LIMIT = 15.0
+_TRIES = 2
+# The reason why a try failed, or a line of the guest's console, by which a failure is known to come and go.
+_TRANSIENT = (
+    "no answer to the HELLO within",
+    "Resource temporarily unavailable",
+    "could not calculate TSC khz",
+    "Unable to calibrate against PIT",
+)
+
+
+@dataclass(slots=True)
+class Running:
+    """A VM whose agent has answered."""
+
+    process: QemuProcess
+    link: Link
+
+
+def is_transient_boot_failure(error: FirkinError) -> bool:
+    """Whether another try may succeed: after a hang, or a shortage that passes; never after a mistake of somebody's."""
+    if not isinstance(error, VirtualMachineError):
+        return False
+    if isinstance(error, BootError) and error.transient:
+        return True
+    texts = (error.message, error.boot_log)
+    return any(sign in text for sign in _TRANSIENT for text in texts)
+
+
+async def cold_boot(
+    folder: VmFolder,
+    config: VmConfig,
+    host: HostCapabilities,
+    start: Boot,
+    timings: Timings,
+    *,
+    limit: float = BOOT_LIMIT,
+) -> Running:
+    """Boot and wait for the agent, at most `limit` seconds a try; a second try follows a transient failure.
+
+    Raises `BootError`, with its cause and the tail of the boot log, having left no process behind.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return await _start(folder, config, host, start, timings, INITIAL_SENTINEL, limit)
+        except VirtualMachineError as error:
+            failure = error
+        if not left or not is_transient_boot_failure(failure):
+            break
+        _log.warning("the VM %s did not come up, trying again: %s", folder.name, failure)
+    transient = is_transient_boot_failure(failure)
+    message = f"the VM did not boot: {failure.message}"
+    raise BootError(message, transient=transient, hint=failure.hint, boot_log=failure.boot_log) from failure
+
+
+async def restore(
+    folder: VmFolder, config: VmConfig, host: HostCapabilities, saved: Restore, sentinel: bytes, timings: Timings
+) -> Running:
+    """Let a saved VM run on, its agent waiting for `sentinel`. Raises `VirtualMachineError`, having left no process."""
+    return await _start(folder, config, host, saved, timings, sentinel, RESTORE_LIMIT)
+
+
+async def _start(
+    folder: VmFolder,
+    config: VmConfig,
+    host: HostCapabilities,
+    start: Boot | Restore,
+    timings: Timings,
+    sentinel: bytes,
+    limit: float,
+) -> Running:
+    with timings.phase("spawn"):
+        launched = launch(folder, config, host, start)
+    try:
+        with timings.phase("boot" if isinstance(start, Boot) else "restore"):
+            link = await launched.process.or_death(_greet(launched, sentinel, limit))
+        faults.point(_READY)
+    except BaseException:
+        launched.close()
+        await launched.process.end()
+        raise
+    if launched.qmp is not None:
+        # QEMU serves one client of its monitor at a time.
+        launched.qmp.close()
+    return Running(launched.process, link)
+
+
+async def _greet(launched: Launched, sentinel: bytes, limit: float) -> Link:
+    console = launched.process.console
+    try:
+        return await Link.connect(launched.agent, sentinel=sentinel, timeout=limit, boot_log=lambda: tail(console))
+    except LinkError:
+        # An agent's socket that closes means that QEMU is ending, which says why: give it a moment to be reaped.
+        if launched.process.running and launched.agent.fileno() < 0:
+            await asyncio.wait({launched.process.ended}, timeout=1.0)
+        raise

@@ -1,0 +1,134 @@
+"""Starting one QEMU in a claimed folder: open what it may touch, hand it over, connect before it runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from firkin.errors import InvalidInputError
+from firkin.vmm.argv import DiskFds, Handed, command_line, restore_commands
+from firkin.vmm.assets import BootAssets
+from firkin.vmm.config import Disk, VmConfig, disk_capacity
+from firkin.vmm.folder import VmFolder
+from firkin.vmm.host import HostCapabilities
+from firkin.vmm.overlay import write_overlay, write_window
+from firkin.vmm.process import QemuProcess
+from firkin.vmm.spawn import Identity, spawn
+
+__all__ = ["Boot", "Launched", "Restore", "launch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Start by booting `assets`. `ram`: the RAM file (a path) of a VM that shall be saved."""
+
+    assets: BootAssets
+    ram: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Start from a saved VM: descriptors of its RAM file and device state, read only and at their beginning."""
+
+    ram: int
+    state: int
+
+
+@dataclass(slots=True)
+class Launched:
+    """A started QEMU. `agent` is connected to the guest's port, `qmp` (of a restore) carries its answers."""
+
+    process: QemuProcess
+    agent: socket.socket
+    qmp: socket.socket | None = None
+
+    def close(self) -> None:
+        """Close the sockets; the process is somebody else's."""
+        self.agent.close()
+        if self.qmp is not None:
+            self.qmp.close()
+
+
+def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Boot | Restore) -> Launched:
+    """Spawn QEMU. Raises `InvalidInputError` where a disk or the boot log can't be opened, else `BootError`."""
+    console = config.boot_log.path if config.boot_log else folder.path / "boot.log"
+    said = folder.path / "qemu.log"
+    with ExitStack() as opened, ExitStack() as failed:
+
+        def fd(path: Path, flags: int) -> int:
+            number = os.open(path, flags | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, number)
+            return number
+
+        agent = opened.enter_context(folder.listen("agent.sock"))
+        qmp = opened.enter_context(folder.listen("qmp.sock"))
+        kernel = initramfs = ram = state = None
+        if isinstance(start, Boot):
+            kernel = fd(start.assets.vmlinux, os.O_RDONLY)
+            initramfs = fd(start.assets.initramfs, os.O_RDONLY)
+            ram = None if start.ram is None else fd(start.ram, os.O_RDWR)
+        else:
+            ram, state = start.ram, start.state
+        handed = Handed(
+            agent=agent.fileno(),
+            qmp=qmp.fileno(),
+            console=fd(_writable(console), os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+            kernel=kernel,
+            initramfs=initramfs,
+            ram=ram,
+            ram_shared=isinstance(start, Boot),
+            state=state,
+            disks=tuple(_open_disk(folder, index, disk, opened) for index, disk in enumerate(config.disks)),
+        )
+        connected = failed.enter_context(folder.connect("agent.sock"))
+        answers = None
+        if state is not None:
+            answers = failed.enter_context(folder.connect("qmp.sock"))
+            answers.send(restore_commands(state))
+        child = spawn(
+            command_line(config, host, handed, name=folder.name),
+            setpriv=host.setpriv,
+            identity=_identity(folder, host),
+            fds=[*handed.all(), *(network.fd for network in config.networks), *(share.fd for share in config.shares)],
+            stderr=fd(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        )
+        failed.pop_all()
+        return Launched(QemuProcess(child, said=said, console=console), connected, answers)
+
+
+def _identity(folder: VmFolder, host: HostCapabilities) -> Identity:
+    if not host.uid_count:
+        return Identity()
+    groups = (host.kvm_group,) if host.accelerator == "kvm" and host.kvm_group >= 0 else ()
+    return Identity(host.uid_base + folder.inode % host.uid_count, groups)
+
+
+def _open_disk(folder: VmFolder, index: int, disk: Disk, opened: ExitStack) -> DiskFds:
+    try:
+        image = os.open(disk.path, (os.O_RDWR if disk.direct else os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidInputError(f"can't open the disk {disk.path}: {error.strerror}", value=disk.path) from error
+    opened.callback(os.close, image)
+    mode = os.fstat(image).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise InvalidInputError(f"{disk.path} is neither a file nor a block device", value=disk.path)
+    size = os.lseek(image, 0, os.SEEK_END)
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    layer = os.open(folder.path / f"overlay{index}.qcow2", flags, 0o600)
+    opened.callback(os.close, layer)
+    if disk.direct:
+        write_window(layer, disk_capacity(size), size)
+    else:
+        write_overlay(layer, disk_capacity(size))
+    return DiskFds(image, layer, stat.S_ISBLK(mode))
+
+
+def _writable(path: Path) -> Path:
+    """A boot log that can't be written is the caller's mistake."""
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"there is no folder for the boot log {path}", value=path)
+    return path

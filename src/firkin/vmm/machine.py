@@ -1,0 +1,217 @@
+"""A virtual machine: started, spoken to, stopped; nothing of it outlives its handle's process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from firkin import faults
+from firkin.errors import FirkinError, LinkError
+from firkin.types.state import StateDirs
+from firkin.types.vsock import VsockPort
+from firkin.vmm.assets import BootAssets, resolve_assets
+from firkin.vmm.boot import Running, cold_boot
+from firkin.vmm.config import VmConfig
+from firkin.vmm.folder import VmFolder
+from firkin.vmm.host import HostCapabilities, probe
+from firkin.vmm.launch import Boot
+from firkin.vmm.process import tail
+from firkin.vmm.qmp import Qmp
+from firkin.vmm.timings import Timings
+
+if TYPE_CHECKING:
+    from firkin.vminitd._generated import agent_pb2 as pb
+    from firkin.vminitd.agent import Agent
+    from firkin.vminitd.link import Link
+    from firkin.vminitd.stream import Listener, Stream
+
+__all__ = ["VirtualMachine"]
+
+_log = logging.getLogger("firkin.vmm")
+_STOPPING = faults.declare("stop.before-end", "the VM is to end: its process, sockets and folder are still there")
+
+
+class VirtualMachine:
+    """A running VM, made by `start`. An async context manager: leaving the block kills the VM and removes its folder.
+
+    `agent` and `link` speak to the guest; the agent refuses what could run user code until `Resume` was answered (see
+    `resume_message`). `timings` holds the phases of the start, `forked` whether it came from a base VM, `host` what
+    it runs on.
+    """
+
+    def __init__(
+        self,
+        running: Running,
+        folder: VmFolder,
+        config: VmConfig,
+        host: HostCapabilities,
+        timings: Timings,
+        forked: bool,
+    ) -> None:
+        from firkin.vminitd.agent import Agent
+
+        self.link: Link = running.link
+        self.agent: Agent = Agent(running.link)
+        self.folder = folder
+        self.config = config
+        self.host = host
+        self.timings = timings
+        self.forked = forked
+        self._process = running.process
+        self._qmp = Qmp(folder)
+
+    @classmethod
+    async def start(
+        cls,
+        config: VmConfig,
+        *,
+        name: str | None = None,
+        folder: VmFolder | None = None,
+        dirs: StateDirs | None = None,
+        fork: bool = True,
+    ) -> Self:
+        """Start a VM and return once its agent has answered.
+
+        `name` is unique among the live VMs of `dirs` (default: random). A claimed `folder` is taken over, also where
+        the start fails. With `fork` the VM is a copy-on-write clone of a base VM of the same shape, which the first
+        such start makes; without it the kernel boots. Raises `InvalidInputError`, `StateError` (the name is in use),
+        `BootError`.
+        """
+        dirs = dirs or StateDirs.default()
+        timings = Timings()
+        async with AsyncExitStack() as stack:
+            own = folder or VmFolder.claim(dirs, name or f"vm-{secrets.token_hex(6)}")
+            stack.callback(own.remove)
+            with timings.phase("prepare"):
+                assets, host = await asyncio.to_thread(_prepare, dirs, config)
+            running, forked = await _start(dirs, own, config, host, assets, timings, fork)
+            vm = cls(running, own, config, host, timings, forked)
+            stack.pop_all()
+        _log.debug("VM %s is up: %s", own.name, timings, extra={"vm": own.name, "milliseconds": timings.total})
+        return vm
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """False once QEMU has ended, for whatever reason."""
+        return self._process.running
+
+    def boot_log_tail(self) -> str:
+        """The last 4 KiB of the guest's console."""
+        return tail(self._process.console)
+
+    def resume_message(self, *, epoch: int = 1, hostname: str = "", thaw: bool = False) -> pb.Resume:
+        """The first message of a fresh VM or fork: new randomness, the time of now, an own machine id."""
+        from firkin.vminitd._generated import agent_pb2 as pb
+
+        return pb.Resume(
+            entropy=os.urandom(64),
+            realtime_ns=time.time_ns(),
+            hostname=hostname,
+            machine_id=secrets.token_hex(16),
+            epoch=epoch,
+            thaw=thaw,
+        )
+
+    async def dial(self, port: int) -> Stream:
+        """A stream to a program of the guest that listens on AF_VSOCK `port`.
+
+        Raises `InvalidInputError` for a reserved port.
+        """
+        return await self.link.open(VsockPort.for_user(port))
+
+    async def listen(self, port: int) -> Listener:
+        """Take the guest's connections to AF_VSOCK `port`, until the listener is closed. Raises as `dial` does."""
+        return self.link.listen(VsockPort.for_user(port))
+
+    async def qmp(self, command: str, **arguments: object) -> object:
+        """QEMU's answer to a monitor command. Raises `VirtualMachineError`."""
+        if not self.running:
+            raise self._process.death()
+        return await self._process.or_death(self._qmp.execute(command, arguments or None))
+
+    async def pause(self) -> None:
+        """Stop the processors: nothing in the guest runs, and its silence is no fault, until `resume`."""
+        self.link.paused = True
+        await self.qmp("stop")
+
+    async def resume(self) -> None:
+        """Let the processors run on."""
+        await self.qmp("cont")
+        self.link.paused = False
+
+    async def stop(self, grace: float = 10.0) -> None:
+        """Ask the agent to power the VM off; kill it where it still runs after `grace` seconds. Then as `aclose`."""
+        try:
+            async with asyncio.timeout(grace):
+                await self.agent.poweroff()
+                await self._process.wait()
+        except (TimeoutError, LinkError):
+            # It ended under the call, as it should, or does not answer: both end below.
+            pass
+        finally:
+            await self.aclose()
+
+    async def wait_closed(self) -> None:
+        """Wait until QEMU has ended."""
+        await self._process.wait()
+
+    async def kill(self) -> None:
+        """End QEMU at once; the folder stays until `aclose`."""
+        await self._process.end()
+
+    async def aclose(self) -> None:
+        """Kill the VM and remove its folder. Safe to call again."""
+        faults.point(_STOPPING)
+        try:
+            self.link.abort(LinkError(f"the VM {self.name} was stopped"))
+            await self._qmp.aclose()
+        finally:
+            try:
+                await self._process.end()
+            finally:
+                self.folder.remove()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.aclose()
+        except (FirkinError, OSError) as failed:
+            if error is None:
+                raise
+            error.add_note(f"and the clean-up failed: {failed}")
+
+
+def _prepare(dirs: StateDirs, config: VmConfig) -> tuple[BootAssets, HostCapabilities]:
+    assets = resolve_assets(dirs, config.kernel)
+    return assets, probe(dirs, assets, accel=config.accel)
+
+
+async def _start(
+    dirs: StateDirs,
+    folder: VmFolder,
+    config: VmConfig,
+    host: HostCapabilities,
+    assets: BootAssets,
+    timings: Timings,
+    fork: bool,
+) -> tuple[Running, bool]:
+    return await cold_boot(folder, config, host, Boot(assets), timings), False
