@@ -75,7 +75,9 @@ def _pairs(text: str, change: str) -> dict[str, str]:
     except ValueError as error:
         raise InvalidInputError(f"the change {change!r} has an open quote", value=change) from error
     if words and "=" not in words[0]:
-        name, _, value = text.partition(" ")  # The old form: ENV NAME the rest of the line.
+        name, space, value = text.partition(" ")  # The old form: ENV NAME the rest of the line.
+        if not space:
+            raise InvalidInputError(f"the change {change!r} is not NAME=value", value=change)
         return {name: value.strip()}
     if not all("=" in word for word in words):
         raise InvalidInputError(f"the change {change!r} is not NAME=value", value=change)
