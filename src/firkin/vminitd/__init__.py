@@ -1,7 +1,7 @@
 """The guest link: framing, RPC and the agent's client.
 
-`Link` is the connection, `Agent` the calls, `Stream` and `Listener` the bytes; `firkin.vminitd.control` is the same link
-between the owner of a VM and other processes, `firkin.vminitd.relay` joins streams to files and sockets.
+`Link` is the connection, `Agent` the calls, `Stream` and `Listener` the bytes; `firkin.vminitd.control` is the same
+link between the owner of a VM and other processes, `relay` and `socket_relay` join streams to files and sockets.
 """
 
 from firkin.vminitd.agent import Agent

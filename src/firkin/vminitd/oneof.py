@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -13,15 +12,16 @@ __all__ = ["field_of", "put"]
 M = TypeVar("M", bound="Message")
 
 
-@lru_cache(maxsize=8)
-def _fields(box: type[Message], oneof: str) -> dict[str, str]:
-    fields = box.DESCRIPTOR.oneofs_by_name[oneof].fields
-    return {field.message_type.name: field.name for field in fields if field.message_type is not None}
+_known: dict[tuple[str, str], dict[str, str]] = {}
 
 
 def field_of(box: type[Message], oneof: str, kind: type[Message]) -> str:
     """The field of `oneof` in messages of class `box` that holds a `kind`. KeyError: none does."""
-    return _fields(box, oneof)[kind.__name__]
+    key = (box.DESCRIPTOR.full_name, oneof)
+    if key not in _known:
+        fields = box.DESCRIPTOR.oneofs_by_name[oneof].fields
+        _known[key] = {field.message_type.name: field.name for field in fields if field.message_type is not None}
+    return _known[key][kind.__name__]
 
 
 def put(box: M, oneof: str, message: Message) -> M:
