@@ -93,12 +93,15 @@ def restore_commands(state: int) -> bytes:
     return b"".join(json.dumps(command).encode() + b"\n" for command in commands)
 
 
-def kernel_arguments(config: VmConfig, host: HostCapabilities) -> str:
-    """The kernel's command line. A panic ends the VM at once: `-no-reboot` makes QEMU exit."""
+def kernel_arguments(config: VmConfig, host: HostCapabilities, *, tsc: bool = True) -> str:
+    """The kernel's command line; without `tsc` it lacks the counter's rate, of which each measurement differs a little.
+
+    A panic ends the VM at once: `-no-reboot` makes QEMU exit.
+    """
     console = "ttyS0" if host.arch == "x86_64" else "ttyAMA0"
     words = [f"console={console}", "quiet", "panic=-1", "reboot=t"]
     if host.accelerator == "tcg":
-        if host.tsc_khz:
+        if tsc and host.tsc_khz:
             # Calibrating against an emulated timer fails, or hangs, on a busy host.
             words.append(f"tsc_early_khz={host.tsc_khz}")
         # There is no speculation under emulation, only the cost of guarding against it.

@@ -60,7 +60,8 @@ class VmFolder:
         return os.fstat(self._fd).st_ino
 
     def listen(self, name: str) -> socket.socket:
-        """A listening stream socket at `name` in the folder, however long the folder's path is."""
+        """A listening stream socket at `name` in the folder, however long the folder's path is; an earlier one goes."""
+        (self.path / name).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         try:
             listener.bind(f"/proc/self/fd/{self._fd}/{name}")

@@ -43,6 +43,7 @@ class HostCapabilities:
 
     `tsc_khz` is 0 where there is no such counter. `uid_base`: the first of `uid_count` ids that QEMU may run as; a
     count of 0: it runs as this process's user. `memory` is the host's, in bytes.
+    `kvm_group` may open /dev/kvm, -1 for none. `qemu_identity` and `processor` change when those do.
     """
 
     arch: str
@@ -62,6 +63,14 @@ class HostCapabilities:
     uid_base: int
     uid_count: int
     kvm_group: int
+    qemu_identity: str
+    processor: str
+
+    @staticmethod
+    def identity_of(program: str) -> str:
+        """Changes when the program at this path does. Raises `OSError` where there is none."""
+        found = Path(program).stat()
+        return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
 
     @property
     def read_only_ram(self) -> bool:
@@ -129,6 +138,8 @@ def _find_out(arch: str, qemu: str, setpriv: str, assets: BootAssets, accel: str
         uid_base=uid_base,
         uid_count=uid_count,
         kvm_group=_kvm_group(),
+        qemu_identity=HostCapabilities.identity_of(qemu),
+        processor=_processor(),
     )
     verdict = trial.judge(found, assets, accel, note.parent)
     result = asdict(found) | {"accelerator": verdict.accelerator, "accelerator_reason": verdict.reason}
@@ -139,8 +150,7 @@ def _find_out(arch: str, qemu: str, setpriv: str, assets: BootAssets, accel: str
 
 
 def _note_path(dirs: StateDirs, assets: BootAssets, qemu: str, accel: str) -> Path:
-    found = Path(qemu).stat()
-    program = f"{qemu} {found.st_ino} {found.st_size} {found.st_mtime_ns}"
+    program = f"{qemu} {HostCapabilities.identity_of(qemu)}"
     key = f"1 {_boot_id()} {program} {assets.kernel_digest} {accel} {os.getuid()}"
     return dirs.make("cache", "assets") / f"host-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
 
@@ -196,6 +206,14 @@ def _kvm_group() -> int:
     except OSError:
         return -1
     return found.st_gid if found.st_gid and found.st_mode & 0o060 == 0o060 else -1
+
+
+def _processor() -> str:
+    """Model and features of the first processor, hashed: what the CPU model "host" stands for."""
+    words = ("model name", "flags", "microcode", "CPU part", "Features")
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+    told = "\n".join(line for line in lines if line.startswith(words))
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _boot_id() -> str:

@@ -12,15 +12,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from firkin import faults
-from firkin.errors import FirkinError, LinkError
+from firkin.errors import FirkinError, LinkError, VirtualMachineError
 from firkin.types.state import StateDirs
 from firkin.types.vsock import VsockPort
 from firkin.vmm.assets import BootAssets, resolve_assets
-from firkin.vmm.boot import Running, cold_boot
+from firkin.vmm.boot import Running, cold_boot, restore
+from firkin.vmm.build import find_or_build
 from firkin.vmm.config import VmConfig
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities, probe
-from firkin.vmm.launch import Boot
+from firkin.vmm.launch import Boot, Restore
 from firkin.vmm.process import tail
 from firkin.vmm.qmp import Qmp
 from firkin.vmm.timings import Timings
@@ -214,4 +215,22 @@ async def _start(
     timings: Timings,
     fork: bool,
 ) -> tuple[Running, bool]:
+    # A shared directory needs memory that its server maps too, and its device can't be saved.
+    if fork and not config.shares:
+        try:
+            with await find_or_build(dirs, config, host, assets, timings) as base:
+                saved = Restore(base.ram, base.state)
+                return await restore(folder, config, host, saved, base.sentinel, timings), True
+        except VirtualMachineError as error:
+            _fall_back(error)
     return await cold_boot(folder, config, host, Boot(assets), timings), False
+
+
+_warned = False
+
+
+def _fall_back(error: VirtualMachineError) -> None:
+    """Say once that forks don't work here; the user sees slow starts otherwise, and no reason."""
+    global _warned
+    _log.log(logging.DEBUG if _warned else logging.WARNING, "can't fork a base VM, booting instead: %s", error)
+    _warned = True

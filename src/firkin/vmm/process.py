@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from firkin.errors import VirtualMachineError
 
@@ -78,7 +78,8 @@ class QemuProcess:
         """The result of `work`, or `death()` where QEMU ends first; then `work` is cancelled."""
         task = asyncio.ensure_future(work)
         try:
-            await asyncio.wait({task, self.ended}, return_when=asyncio.FIRST_COMPLETED)
+            either: tuple[asyncio.Future[Any], ...] = (task, self.ended)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise self.death()
             return task.result()
