@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 import traceback
@@ -19,6 +20,8 @@ from bench.harness import Benchmark, Result, benchmarks, run, table, write
 from bench.machine import describe
 
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
+# Not the user's own state, which may hold images and base VMs that change the figures.
+HOME = RESULTS.parents[2] / ".build" / "bench-home"
 SHARED = ("__main__", "harness", "machine")
 
 
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="so many rounds of each")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, at least two")
     options = parser.parse_args(arguments)
+    os.environ.setdefault("FIRKIN_HOME", str(HOME))
     chosen = select(discover(), options.names)
     if options.list:
         print("\n".join(f"{each.name} ({each.rounds} rounds)" for each in chosen))

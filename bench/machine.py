@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
+
+from firkin.errors import FirkinError
+from firkin.types.state import StateDirs
+from firkin.vmm.assets import resolve_assets
+from firkin.vmm.host import probe
 
 __all__ = ["describe"]
 
@@ -19,18 +23,19 @@ def _first(path: str, pattern: str) -> str:
     return found.group(1).strip() if found else ""
 
 
-def _qemu() -> str:
+def _virtual() -> dict[str, object]:
+    """QEMU's version and the accelerator, with the reason, as Firkin itself found them out by trying."""
+    dirs = StateDirs.default()
     try:
-        done = subprocess.run([f"qemu-system-{platform.machine()}", "--version"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    found = re.search(r"version ([0-9.]+)", done.stdout)
-    return found.group(1) if found else ""
+        host = probe(dirs, resolve_assets(dirs))
+    except FirkinError as error:
+        return {"qemu": "", "accelerator": "", "accelerator_reason": str(error)}
+    version = ".".join(map(str, host.qemu_version))
+    return {"qemu": version, "accelerator": host.accelerator, "accelerator_reason": host.accelerator_reason}
 
 
 def describe() -> dict[str, object]:
-    """Processor, cores, memory in MiB, kernel, Python, QEMU, accelerator (`FIRKIN_ACCEL`, else what there is)."""
-    kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    """Processor, cores, memory in MiB, kernel, distribution, Python, QEMU and accelerator."""
     return {
         "cpu": _first("/proc/cpuinfo", r"^model name\s*: (.*)$") or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -39,6 +44,5 @@ def describe() -> dict[str, object]:
         "kernel": platform.release(),
         "distribution": _first("/etc/os-release", r'^PRETTY_NAME="?([^"\n]*)'),
         "python": platform.python_version(),
-        "qemu": _qemu(),
-        "accelerator": os.environ.get("FIRKIN_ACCEL") or ("kvm?" if kvm else "tcg"),
+        **_virtual(),
     }
