@@ -80,6 +80,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(f"test images missing: {', '.join(missing)} (run tools/testimages.sh)", returncode=1)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`needs_tool(name)`: without that program the test is skipped, by name, and fails in CI."""
+    for marker in item.iter_markers("needs_tool"):
+        for name in marker.args:
+            if shutil.which(name) is None:
+                if os.environ.get("CI") == "true":
+                    pytest.fail(f"{name} is not installed (run tools/setup.sh tests)", pytrace=False)
+                pytest.skip(f"{name} is not installed (run tools/setup.sh tests)")
+
+
 def _layout(name: str) -> Path:
     layout = IMAGES / name
     if not (layout / "index.json").exists():
