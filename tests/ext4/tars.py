@@ -1,0 +1,54 @@
+"""Layers for tests, made by the standard library's tarfile."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from typing import Any
+
+Entry = tuple[tarfile.TarInfo, bytes]
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: Any) -> Entry:
+    """One member; `fields` are those of TarInfo, and `xattrs` a dictionary of names and values."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.size = len(content)
+    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    info.mtime = 1_700_000_000
+    for key, value in fields.pop("xattrs", {}).items():
+        info.pax_headers[f"SCHILY.xattr.{key}"] = value.decode(errors="surrogateescape")
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, content
+
+
+def folder(name: str, **fields: Any) -> Entry:
+    return entry(name, tarfile.DIRTYPE, **fields)
+
+
+def symlink(name: str, target: str, **fields: Any) -> Entry:
+    return entry(name, tarfile.SYMTYPE, linkname=target, **fields)
+
+
+def hardlink(name: str, target: str) -> Entry:
+    return entry(name, tarfile.LNKTYPE, linkname=target)
+
+
+def whiteout(path: str) -> Entry:
+    parent, slash, name = path.rpartition("/")
+    return entry(f"{parent}{slash}.wh.{name}")
+
+
+def opaque(path: str) -> Entry:
+    return entry(f"{path}/.wh..wh..opq")
+
+
+def tar(entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT) -> bytes:
+    """The bytes of a layer."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=form, errors="surrogateescape") as archive:
+        for info, content in entries:
+            archive.addfile(info, io.BytesIO(content))
+    return data.getvalue()

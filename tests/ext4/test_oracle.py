@@ -1,0 +1,202 @@
+"""Images hold what `tar`, run as root, extracts from the same layers."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from firkin.ext4 import ImageReader, write_image
+from tests.ext4.snapshots import differences, fsck, of_folder, of_image
+from tests.ext4.tars import Entry, entry, folder, hardlink, symlink, tar
+
+GIB = 1 << 30
+SIZE = 1 * GIB
+ACL = bytes.fromhex("020000000100060000000000020004000a000000040004000000000010000600ffffffff20000400ffffffff")
+
+
+@pytest.fixture(autouse=True)
+def as_root() -> None:
+    if os.geteuid() != 0:
+        pytest.fail("only root can extract owners and devices: run the tests as root", pytrace=False)
+
+
+def extract(layer: Path, into: Path) -> None:
+    into.mkdir()
+    command = ["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", layer, "-C", into]
+    subprocess.run(command, check=True, timeout=240)
+
+
+def convert_and_compare(layer: Path, tmp_path: Path, size: int = SIZE) -> Path:
+    image, root = tmp_path / "image", tmp_path / "root"
+    with layer.open("rb") as stream:
+        write_image([stream], image, size=size)
+    fsck(image)
+    extract(layer, root)
+    assert differences(of_image(image), of_folder(root)) == []
+    return image
+
+
+def everything() -> list[Entry]:
+    """One of each thing that a layer can hold."""
+    deep = ["/".join(["deep"] * depth) for depth in range(1, 61)]
+    return [
+        *map(folder, deep),
+        entry(deep[-1] + "/" + "m" * 120, content=b"deep and long"),
+        folder("d", mode=0o1777, uid=12, gid=34, mtime=1_600_000_000.987654321, xattrs={"trusted.on": b"a folder"}),
+        entry("d/empty"),
+        entry("d/small", content=b"x" * 5000, mode=0o4755, uid=65536, gid=70000, mtime=-1.25),
+        entry("d/large", content=os.urandom(300_001), mtime=4_000_000_000.5),
+        entry("d/zeros", content=bytes(1 << 20)),
+        entry("d/far", mtime=15_000_000_000),
+        entry("d/mixed", content=bytes(200_000) + b"data" * 20_000 + bytes(300_000) + b"end"),
+        hardlink("d/again", "d/large"),
+        entry("d/small-again", content=b"first"),
+        entry("d/small-again", content=b"second, which wins"),
+        symlink("short", "d/small"),
+        hardlink("short-again", "short"),
+        symlink("edge59", "e" * 59),
+        symlink("edge60", "f" * 60),
+        symlink("long", "g/" * 2000 + "h", uid=5),
+        entry("null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
+        entry("disk", tarfile.BLKTYPE, devmajor=259, devminor=70_000, mode=0o660, gid=6),
+        entry("fifo", tarfile.FIFOTYPE, mode=0o600),
+        entry("ping", xattrs={"security.capability": bytes.fromhex("0100000200200000000000000000000000000000")}),
+        entry("tagged", xattrs={"user.a": b"1", "user.bb": b"", "user.long": b"v" * 60, "trusted.x": b"\xff="}),
+        entry("heavy", xattrs={"user.heavy": b"w" * 3000, "user.more": b"z" * 700}),
+        entry("twin1", xattrs={"user.same": b"s" * 500}),
+        entry("twin2", xattrs={"user.same": b"s" * 500}),
+        entry("n" * 255, content=b"long name"),
+        entry("ümläut", content="größe".encode()),
+    ]
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "gnu"])
+def test_everything(tmp_path: Path, form: int) -> None:
+    """Ids over 2,097,151, fractions and xattrs are in PAX headers, or (GNU) in base 256 or not at all."""
+    entries = everything()
+    if form == tarfile.GNU_FORMAT:
+        for info, _ in entries:
+            info.pax_headers, info.mtime = {}, int(info.mtime)
+    entries.append(entry("big-id", uid=3_000_000_000, gid=4_000_000_000))
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(tar(entries, form))
+    convert_and_compare(layer, tmp_path)
+
+
+def test_ustar_prefixes(tmp_path: Path) -> None:
+    layer = tmp_path / "layer.tar"
+    deep = "/".join(["p" * 50] * 3)
+    layer.write_bytes(
+        tar(
+            [folder("p" * 50), folder(deep[:101]), folder(deep), entry(f"{deep}/{'q' * 90}", content=b"far in")],
+            tarfile.USTAR_FORMAT,
+        )
+    )
+    convert_and_compare(layer, tmp_path)
+
+
+def debian_layer(layout: Path) -> Path:
+    """The path of the only layer's blob."""
+    index = json.loads((layout / "index.json").read_bytes())
+
+    def blob(descriptor: dict[str, str]) -> Path:
+        return layout / "blobs" / descriptor["digest"].replace(":", "/")
+
+    manifest = json.loads(blob(index["manifests"][0]).read_bytes())
+    (layer,) = manifest["layers"]
+    return blob(layer)
+
+
+def test_debian(tmp_path: Path, debian_layout: Path) -> None:
+    """A whole Debian, in the default size, costs the host little more than its files."""
+    layer = tmp_path / "debian.tar"
+    with layer.open("wb") as output:
+        subprocess.run(["gzip", "-dc", debian_layer(debian_layout)], stdout=output, check=True, timeout=60)
+    image = convert_and_compare(layer, tmp_path, 16 * GIB)
+    used = sum(path.lstat().st_blocks for path in (tmp_path / "root").rglob("*")) * 512
+    status = image.stat()
+    assert status.st_size == 16 * GIB
+    assert status.st_blocks * 512 < used * 1.1 + (16 << 20)
+
+
+SPARSE = [
+    ("gnu", []),
+    ("pax", ["--sparse-version=0.0"]),
+    ("pax", ["--sparse-version=0.1"]),
+    ("pax", ["--sparse-version=1.0"]),
+]
+
+
+@pytest.mark.parametrize(("form", "options"), SPARSE, ids=["gnu", "0.0", "0.1", "1.0"])
+def test_sparse_formats(tmp_path: Path, form: str, options: list[str]) -> None:
+    """Six gigabytes of hole with islands, unaligned and by the hundred, stay holes."""
+    source = tmp_path / "source"
+    source.mkdir()
+    islands = [0, 5 * 4096 + 7, 1 << 20, 4 * GIB + 1, *(2 * GIB + step * 40_000 for step in range(400))]
+    with (source / "six").open("wb") as file:
+        for at in islands:
+            file.seek(at)
+            file.write(b"island at %d" % at)
+        file.truncate(6 * GIB)
+    (source / "after").write_bytes(b"after")
+    layer = tmp_path / "layer.tar"
+    create = ["tar", "-S", f"--format={form}", *options, "--numeric-owner", "-cf", layer, "-C", source, "six", "after"]
+    subprocess.run(create, check=True, timeout=60)
+    image = tmp_path / "image"
+    with layer.open("rb") as stream:
+        report = write_image([stream], image)
+    fsck(image)
+    assert report.bytes_written < 16 << 20
+    shown = subprocess.run(
+        ["debugfs", "-R", "stat /six", image], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert f"Size: {6 * GIB}" in shown.stdout
+    with ImageReader(image) as reader:
+        wrong = [
+            at for at in islands if reader.read("/six", at - 1 if at else 0, 30).strip(b"\0") != b"island at %d" % at
+        ]
+        blocks = reader.stat("/six").blocks
+        assert reader.read("/after") == b"after"
+    assert wrong == []
+    assert blocks * 512 < 4 << 20
+
+
+def test_debugfs_reads_what_was_staged(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    write_image([io.BytesIO(tar([entry("bin/hello", content=b"hello\n", mode=0o755)]))], image)
+    shown = subprocess.run(["debugfs", "-R", "cat /bin/hello", image], capture_output=True, check=True, timeout=30)
+    assert shown.stdout == b"hello\n"
+
+
+def test_the_kernel_reads_it_too(tmp_path: Path) -> None:
+    """Mounted by this host's kernel, where it can: hash trees, xattrs, times and all."""
+    image, mounted, layer, root = (tmp_path / name for name in ("image", "mounted", "layer.tar", "root"))
+    wide = [folder("wide")]
+    wide += [entry(f"wide/file-{number:05}", content=b"%d" % number) for number in range(5000)]
+    layer.write_bytes(tar([*everything(), *wide]))
+    with_acl = tar([entry("acl", mode=0o664, xattrs={"system.posix_acl_access": ACL})])
+    write_image([io.BytesIO(layer.read_bytes()), io.BytesIO(with_acl)], image)
+    extract(layer, root)
+    mounted.mkdir()
+    done = subprocess.run(["mount", "-o", "loop,ro", image, mounted], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        pytest.skip(f"this host mounts no loop devices: {done.stderr.strip()}")
+    try:
+        names = os.listdir(mounted / "wide")
+        found = of_folder(mounted)
+        acl = os.getxattr(mounted / "acl", "system.posix_acl_access")
+        missing = [f"{number:05}" for number in range(5000) if not (mounted / f"wide/file-{number:05}").exists()]
+    finally:
+        subprocess.run(["umount", mounted], check=True, timeout=60)
+    assert differences(found, of_folder(root)) == [
+        "only in one: /acl"
+    ]  # tar needs text to restore access control lists
+    assert acl == ACL
+    assert len(set(names)) == 5000
+    assert missing == []
