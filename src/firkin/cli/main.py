@@ -23,6 +23,7 @@ _COMMANDS = {
     "doctor": "firkin.cli.doctor",
     "exec": "firkin.cli.exec",
     "image": "firkin.cli.image",
+    "inspect": "firkin.cli.inspect",
     "kill": "firkin.cli.kill",
     "ps": "firkin.cli.ps",
     "run": "firkin.cli.run",

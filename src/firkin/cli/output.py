@@ -10,7 +10,9 @@ import click
 
 __all__ = ["FORMAT", "print_rows"]
 
-FORMAT = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
+FORMAT = click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print it."
+)
 
 
 def print_rows(rows: Sequence[dict[str, Any]], columns: dict[str, str], form: str) -> None:

@@ -18,7 +18,9 @@ __all__ = ["command"]
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @container_flags
-@click.option("--rm", is_flag=True, help="Remove the container when it ends. Firkin always does; accepted for Docker's sake.")
+@click.option(
+    "--rm", is_flag=True, help="Remove the container when it ends. Firkin always does; accepted for Docker's sake."
+)
 @click.option("--name", help="The container's name (default: random).")
 @click.option("--timings", is_flag=True, help="Print the phases of the start to standard error.")
 @click.argument("image")

@@ -10,24 +10,35 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from firkin.core.exit import ExitStatus
-from firkin.types import PtySize
+from firkin.types import PtySize, Signal
 
-if TYPE_CHECKING:
-    from firkin.core.process import AsyncProcess
-
-__all__ = ["foreground", "raw_terminal", "terminal_size"]
+__all__ = ["Foreground", "foreground", "raw_terminal", "terminal_size"]
 
 # Those that a program would expect to reach it; SIGCHLD, SIGPIPE and the like are our own.
 _FORWARDED = (signals.SIGINT, signals.SIGTERM, signals.SIGHUP, signals.SIGQUIT, signals.SIGUSR1, signals.SIGUSR2)
 
 
-async def foreground(process: AsyncProcess, *, terminal: bool = False) -> ExitStatus:
+class Foreground(Protocol):
+    """A process that can be in the foreground: an `AsyncProcess`, or a `RemoteProcess`."""
+
+    async def wait(self) -> ExitStatus:
+        """Wait for its end."""
+
+    async def kill(self, signal: Signal | int | str) -> None:
+        """Send a signal."""
+
+    async def resize(self, size: PtySize) -> None:
+        """Tell its terminal its size."""
+
+
+async def foreground(process: Foreground, *, terminal: bool = False) -> ExitStatus:
     """Wait for `process` as a shell waits for its foreground job.
 
-    Signals sent to us are sent on; the second SIGINT kills. With `terminal` our own is raw meanwhile and its size is kept in step.
+    Signals sent to us are sent on; the second SIGINT kills. With `terminal` our own is raw meanwhile and its size is
+    kept in step.
     """
     loop = asyncio.get_running_loop()
     pending: set[asyncio.Task[None]] = set()

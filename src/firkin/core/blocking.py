@@ -11,12 +11,13 @@ from firkin.core.engine import engine
 from firkin.core.exit import CompletedProcess, ExitStatus
 from firkin.core.option_inputs import ExecInputs, OptionInputs
 from firkin.types import PtySize, Signal
+from firkin.types.stdio import DEFAULT_PTY_SIZE
 
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
     from firkin.core.process import AsyncProcess
     from firkin.types import ProcessId, StateDirs
-    from firkin.vminitd.link import Stream
+    from firkin.vminitd.stream import Stream
     from firkin.vmm.timings import Timings
 
 __all__ = ["Container", "Pipe", "Process", "run"]
@@ -173,7 +174,7 @@ class Container:
             )
         )
 
-    def open_tty(self, command: Sequence[str], size: PtySize = PtySize(), **options: Unpack[ExecInputs]) -> Process:
+    def open_tty(self, command: Sequence[str], size: PtySize = DEFAULT_PTY_SIZE, **options: Unpack[ExecInputs]) -> Process:
         """As `AsyncContainer.open_tty`."""
         return Process(engine().call(self._container.open_tty(command, size, **options)))
 
@@ -192,7 +193,9 @@ class Container:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         engine().call(self._container.__aexit__(kind, error, trace))
 
 

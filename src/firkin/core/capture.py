@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from firkin.vminitd.link import Stream
+    from firkin.vminitd.stream import Stream
 
 __all__ = ["CAPTURE_LIMIT", "Captured", "capture"]
 
@@ -23,7 +23,8 @@ class Captured:
 
 
 async def capture(stream: Stream | None, limit: int = CAPTURE_LIMIT) -> Captured:
-    """Read `stream` to its end and keep the first `limit` bytes; the rest is read and dropped, so that the writer is not blocked."""
+    """Read `stream` to its end and keep the first `limit` bytes; the rest is read and dropped, so that the writer is
+    not blocked."""
     if stream is None:
         return Captured(b"")
     parts: list[bytes] = []

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
+import os
 import signal as signals
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from firkin.core.capture import CAPTURE_LIMIT
 from firkin.core.exec_config import ExecConfig
 from firkin.core.exit import CompletedProcess, ExitStatus
-from firkin.core.lowering import SeccompProgram
 from firkin.core.option_inputs import ExecInputs, OptionInputs
 from firkin.core.process import AsyncProcess
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
-from firkin.errors import FirkinError, StateError, VirtualMachineError
+from firkin.errors import FirkinError, StateError
 from firkin.types import ContainerId, ProcessId, PtySize, Signal, Stdio
+from firkin.types.stdio import DEFAULT_PTY_SIZE
 
 if TYPE_CHECKING:
     from firkin.core.options import ContainerOptions
     from firkin.core.spec import RuntimeSpec
     from firkin.oci.image import Image
     from firkin.types import StateDirs
-    from firkin.vminitd.link import Listener, Stream
+    from firkin.vminitd.stream import Listener, Stream
     from firkin.vmm.machine import VirtualMachine
     from firkin.vmm.timings import Timings
 
@@ -49,8 +50,6 @@ class AsyncContainer:
         vm: VirtualMachine,
         process: AsyncProcess,
         stop_signal: Signal,
-        seccomp: SeccompProgram | None,
-        stack: AsyncExitStack,
     ) -> None:
         self.id = id
         self.image = image
@@ -59,8 +58,8 @@ class AsyncContainer:
         self.vm = vm
         self.process = process
         self.stop_signal = stop_signal
-        self._seccomp = seccomp
-        self._stack = stack
+        self._stack = AsyncExitStack()
+        self.created = datetime.now(UTC)
         self._numbers = itertools.count(1)
         self._processes: dict[ProcessId, AsyncProcess] = {}
 
@@ -76,13 +75,19 @@ class AsyncContainer:
     ) -> Self:
         """Start `image` in a new VM and return once its first process runs.
 
-        `name` is the container's id, unique among live ones (default: random). Options are those of `ContainerOptions`, loosely
-        typed. Raises `InvalidInputError`, `ImageError`, `StateError` (the name is in use), `VirtualMachineError`, `ExecError`
+        `name` is the container's id, unique among live ones (default: random). Options are those of
+        `ContainerOptions`, loosely
+        typed. Raises `InvalidInputError`, `ImageError`, `StateError` (the name is in use), `VirtualMachineError`,
+        `ExecError`
         (the program can't be executed), `AgentError`; after an error nothing is left.
         """
         from firkin.core.launch import launch
 
         return await launch(cls, image, command, name=name, dirs=dirs, options=options)
+
+    def own(self, stack: AsyncExitStack) -> None:
+        """Take over what has to be undone at the end."""
+        self._stack = stack
 
     @property
     def timings(self) -> Timings:
@@ -103,14 +108,15 @@ class AsyncContainer:
         await self.process.kill(signal)
 
     async def stop(self, grace: float | None = None) -> ExitStatus:
-        """Send the image's stop signal to the first process; SIGKILL after `grace` seconds (default 10). Returns as soon as it is gone."""
+        """Send the image's stop signal to the first process; SIGKILL after `grace` seconds (default 10). Returns as
+        soon as it is gone."""
         if grace is None:
             grace = 10.0 if self.options.stop_timeout is None else self.options.stop_timeout
         return await self.process.stop(self.stop_signal, grace)
 
     async def exec(self, command: Sequence[str], **options: Unpack[ExecInputs]) -> AsyncProcess:
         """Start a further process. Raises `StateError` once the container has ended, `ExecError`, `AgentError`."""
-        config = ExecConfig.of(command=command, **options)
+        config = ExecConfig.of(command, **options)
         return await self.exec_config(config)
 
     async def exec_config(self, config: ExecConfig) -> AsyncProcess:
@@ -118,7 +124,7 @@ class AsyncContainer:
         if self.process.status is not None:
             raise StateError(f"container {self.id} has ended: {self.process.status}", hint="start it again")
         id = ProcessId(f"exec-{next(self._numbers)}")
-        spec = config.process_spec(self.spec, seccomp=self._seccomp)
+        spec = config.runtime_spec(self.id, self.spec)
         stdio = StdioSpec(config.stdin, config.stdout, config.stderr, config.terminal)
         process = await start_process(
             self.vm, self.id, id, spec.to_json(), stdio, pty=config.pty_size, program=config.command[0]
@@ -139,28 +145,59 @@ class AsyncContainer:
     ) -> CompletedProcess:
         """Run `command` in the container to its end and capture what it writes, as `subprocess.run` does.
 
-        At `timeout` (seconds) the process is killed and `FirkinTimeoutError` raised. `check` raises `ProcessFailedError` for another end than
+        At `timeout` (seconds) the process is killed and `FirkinTimeoutError` raised. `check` raises
+        `ProcessFailedError` for another end than
         exit code 0.
         """
         from firkin.core.run import finish
 
-        streams: ExecInputs = {"stdin": Stdio.NULL if input is None else Stdio.PIPED, "stdout": Stdio.PIPED, "stderr": Stdio.PIPED}
-        process = await self.exec(command, **{**streams, **options})  # type: ignore[misc]
+        options.setdefault("stdin", Stdio.NULL if input is None else Stdio.PIPED)
+        options.setdefault("stdout", Stdio.PIPED)
+        options.setdefault("stderr", Stdio.PIPED)
+        process = await self.exec(command, **options)
         try:
-            return await finish(process, command, input=input, text=text, check=check, timeout=timeout, limit=capture_limit)
+            return await finish(
+                process, command, input=input, text=text, check=check, timeout=timeout, limit=capture_limit
+            )
         finally:
-            await self._forget(process)
+            await self.forget(process)
 
-    async def _forget(self, process: AsyncProcess) -> None:
+    async def forget(self, process: AsyncProcess) -> None:
+        """Let go of a process of `exec`: its streams, and what the agent knows of it if it has ended."""
         self._processes.pop(process.id, None)
         await process.aclose()
         if process.status is not None and self.vm.running:
             await self.vm.agent.delete_process(self.id, process.id)
 
-    async def open_tty(self, command: Sequence[str], size: PtySize = PtySize(), **options: Unpack[ExecInputs]) -> AsyncProcess:
+    async def open_tty(
+        self, command: Sequence[str], size: PtySize = DEFAULT_PTY_SIZE, **options: Unpack[ExecInputs]
+    ) -> AsyncProcess:
         """Start `command` on a terminal of its own; the process's `stdin` is the terminal, both ways."""
-        terminal: ExecInputs = {"terminal": True, "stdin": Stdio.PIPED, "pty_size": size}
-        return await self.exec(command, **{**terminal, **options})  # type: ignore[misc]
+        options["terminal"] = True
+        options["pty_size"] = size
+        options.setdefault("stdin", Stdio.PIPED)
+        return await self.exec(command, **options)
+
+    def describe(self) -> dict[str, Any]:
+        """What `firkin inspect` prints: plain values."""
+        status = self.process.status
+        return {
+            "id": self.id,
+            "image": str(self.image) if self.image else None,
+            "command": list(self.spec.process.args),
+            "created": self.created.isoformat(),
+            "owner_pid": os.getpid(),
+            "qemu_pid": self.vm.pid,
+            "pid": self.process.pid,
+            "status": "running" if status is None else str(status),
+            "hostname": self.spec.hostname,
+            "cpus": self.options.cpus,
+            "memory": int(self.options.memory),
+            "labels": dict(self.options.labels),
+            "accelerator": self.vm.host.accelerator,
+            "forked": self.vm.forked,
+            "timings_ms": self.timings.phases,
+        }
 
     async def pause(self) -> None:
         """Stop the VM's processors; nothing inside runs until `resume`."""
@@ -171,7 +208,8 @@ class AsyncContainer:
         await self.vm.resume()
 
     async def dial_vsock(self, port: int) -> Stream:
-        """Connect to a program in the guest that listens on AF_VSOCK `port`. Raises `InvalidInputError` for a reserved port."""
+        """Connect to a program in the guest that listens on AF_VSOCK `port`. Raises `InvalidInputError` for a
+        reserved port."""
         return await self.vm.dial(port)
 
     async def listen_vsock(self, port: int) -> Listener:

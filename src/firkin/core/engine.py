@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 from collections.abc import Coroutine
@@ -42,10 +43,8 @@ class Engine:
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
-            try:
+            with contextlib.suppress(FutureCancelledError, TimeoutError):
                 future.result(timeout=30)
-            except (FutureCancelledError, TimeoutError):
-                pass
             raise
 
     def shut(self) -> None:

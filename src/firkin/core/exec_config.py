@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Unpack
 
@@ -39,9 +40,9 @@ class ExecConfig(ProcessOptions):
             raise InvalidInputError("no command was given", value=self.command, hint="name a program to run")
 
     @classmethod
-    def of(cls, **inputs: Unpack[ExecInputs]) -> ExecConfig:
+    def of(cls, command: str | Sequence[str], **inputs: Unpack[ExecInputs]) -> ExecConfig:
         """A config of loosely typed `inputs`, as `container_options` takes them. Raises `InvalidInputError`."""
-        return cls(**convert(dict(inputs)))
+        return cls(**convert({"command": command, **inputs}))
 
     def runtime_spec(
         self, container_id: ContainerId, base: RuntimeSpec | None = None, *, seccomp: SeccompProgram | None = None
@@ -58,8 +59,8 @@ class ExecConfig(ProcessOptions):
             changes = {"TERM": "xterm", **changes}
         env = join_env(merge_env(first.env, changes.items()))
         annotations = {key: value for key, value in inherited.items() if key.startswith("dev.firkin.seccomp.")}
-        if self.user is None and "dev.firkin.groups" in inherited:
-            annotations["dev.firkin.groups"] = inherited["dev.firkin.groups"]
+        if self.user is None and "dev.firkin.group_add" in inherited:
+            annotations["dev.firkin.group_add"] = inherited["dev.firkin.group_add"]
         annotations |= process_annotations(self, env)
         if seccomp is not None:
             annotations |= seccomp.annotations()

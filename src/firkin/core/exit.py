@@ -48,7 +48,8 @@ class ExitStatus:
 class CompletedProcess:
     """What `run` gives back: like `subprocess.CompletedProcess`, with the whole `ExitStatus` beside the return code.
 
-    `stdout` and `stderr` are bytes (text if `text=True` was asked for), or `None` where they were not captured. `truncated`: one of them was
+    `stdout` and `stderr` are bytes (text if `text=True` was asked for), or `None` where they were not captured.
+    `truncated`: one of them was
     longer than the limit of the capture, and the rest was dropped.
     """
 

@@ -1,8 +1,8 @@
-"""From an image and options to a running container: storage, VM, mounts, first process; undone in reverse if any step fails."""
+"""From an image and options to a running container: storage, VM, mounts, first process; undone in reverse if any step
+fails."""
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Sequence
@@ -10,19 +10,22 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 from firkin import faults
+from firkin.core.guest_root import root_mounts, vm_config
+from firkin.core.live import publish
 from firkin.core.lowering import lower, resolve_stop_signal
 from firkin.core.option_inputs import OptionInputs, container_options
-from firkin.core.rootfs_mounts import root_mounts
+from firkin.core.owner import Owner
+from firkin.core.seccomp_cache import container_program
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
 from firkin.oci import ImageStore
 from firkin.types import ContainerId, ProcessId, StateDirs
-from firkin.vmm import VirtualMachine
+from firkin.vminitd.control import ControlServer
+from firkin.vmm import VirtualMachine, VmFolder
 
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
     from firkin.core.options import ContainerOptions
-    from firkin.core.spec import RuntimeSpec
 
 __all__ = ["launch"]
 
@@ -42,8 +45,7 @@ async def launch(
     options: OptionInputs,
 ) -> _T:
     """Start a container and make a `kind` of it. See `AsyncContainer.launch` for the meaning and the errors."""
-    given: OptionInputs = {**options, "command": tuple(command)}
-    chosen = container_options(**given)
+    chosen = container_options(command, **options)
     id = ContainerId(name) if name is not None else ContainerId(secrets.token_hex(6))
     async with AsyncExitStack() as stack:
         container = await _launch(kind, image, id, chosen, dirs or StateDirs.default(), stack)
@@ -52,20 +54,20 @@ async def launch(
 
 
 async def _launch(
-    kind: type[_T],
-    image_name: str,
-    id: ContainerId,
-    options: ContainerOptions,
-    dirs: StateDirs,
-    stack: AsyncExitStack,
+    kind: type[_T], image_name: str, id: ContainerId, options: ContainerOptions, dirs: StateDirs, stack: AsyncExitStack
 ) -> _T:
     began = time.perf_counter()
+    # First of all, so that a name in use costs nothing; `start` takes the folder over.
+    folder = VmFolder.claim(dirs, id)
+    stack.callback(folder.remove)
     store = ImageStore(dirs)
     image = store.resolve(image_name)
-    prepared = prepare(options, image=image, container_id=id, dirs=dirs, rootfs=stack.enter_context(store.rootfs(image, options.disk)).path)
+    root = stack.enter_context(store.rootfs(image, options.disk)).path
+    seccomp = container_program(options, cache=dirs.cache / "seccomp")
+    spec = lower(options, image.config, container_id=id, seccomp=seccomp)
     imaged = time.perf_counter()
     faults.point(_IMAGE_READY)
-    vm = await VirtualMachine.start(prepared.config, name=id, dirs=dirs, fork=options.fork)
+    vm = await VirtualMachine.start(vm_config(options, root), folder=folder, dirs=dirs, fork=options.fork)
     stack.push_async_callback(vm.aclose)
     vm.timings.record("image", (imaged - began) * 1e3)
     faults.point(_VM_READY)
@@ -74,12 +76,26 @@ async def _launch(
             vm,
             id,
             ProcessId("init"),
-            prepared.spec.to_json(),
+            spec.to_json(),
             StdioSpec(options.stdin, options.stdout, options.stderr, options.terminal),
             pty=options.pty_size,
-            program=prepared.spec.process.args[0],
-            before=tuple(vm.agent.submit(request) for request in prepared.requests(vm)),
+            program=spec.process.args[0],
+            before=(
+                vm.agent.submit(vm.resume_message(hostname=spec.hostname)),
+                *(vm.agent.mount(**mount) for mount in root_mounts(options, spec.root.path)),
+            ),
         )
     stack.push_async_callback(process.aclose)
     faults.point(_STARTED)
-    return kind(id=id, image=image, options=options, prepared=prepared, vm=vm, process=process)
+    container = kind(
+        id=id,
+        image=image,
+        options=options,
+        spec=spec,
+        vm=vm,
+        process=process,
+        stop_signal=resolve_stop_signal(options, image.config),
+    )
+    await stack.enter_async_context(ControlServer(folder.path, Owner(container).handlers()))
+    publish(folder.path, container.describe())
+    return container

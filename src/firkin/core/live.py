@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from firkin.errors import NotFoundError, StateError
+from firkin.errors import NotFoundError
 from firkin.types import StateDirs
 from firkin.vmm.folder import live
 
-__all__ = ["LiveContainer", "connect", "find_live", "list_live", "publish"]
+__all__ = ["LiveContainer", "find_live", "list_live", "publish"]
 
 _RECORD = "container.json"
 _LARGEST_RECORD = 1 << 20
@@ -46,7 +44,8 @@ def publish(folder: Path, record: dict[str, Any]) -> None:
 
 
 def list_live(dirs: StateDirs) -> list[LiveContainer]:
-    """All live containers of this state, the oldest first. One that is still starting has no record yet and is left out."""
+    """All live containers of this state, the oldest first. One that is still starting has no record yet and is left
+    out."""
     found = [container for folder in live(dirs) if (container := _read(folder)) is not None]
     return sorted(found, key=lambda container: datetime.fromisoformat(container.created))
 
@@ -63,31 +62,16 @@ def find_live(dirs: StateDirs, name: str) -> LiveContainer:
     raise NotFoundError(f"no container {name!r} is alive", hint="`firkin ps` lists them")
 
 
-def connect(container: LiveContainer) -> socket.socket:
-    """A non-blocking connection to the owner's control socket. Raises `StateError` where the owner is going away."""
-    fd = os.open(container.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    client = socket.socket(socket.AF_UNIX)
-    try:
-        client.connect(f"/proc/self/fd/{fd}/control.sock")
-        client.setblocking(False)
-    except OSError as error:
-        client.close()
-        raise StateError(f"container {container.id} is ending: its owner does not answer") from error
-    finally:
-        os.close(fd)
-    return client
-
-
 def _read(folder: Path) -> LiveContainer | None:
     try:
-        with open(folder / _RECORD, "rb") as file:
+        with (folder / _RECORD).open("rb") as file:
             record = json.loads(file.read(_LARGEST_RECORD))
         return LiveContainer(
             id=folder.name,
             image=str(record["image"]),
             command=tuple(map(str, record["command"])),
             created=str(record["created"]),
-            pid=int(record["pid"]),
+            pid=int(record["owner_pid"]),
             cpus=float(record["cpus"]),
             memory=int(record["memory"]),
             folder=folder,

@@ -24,7 +24,6 @@ __all__ = ["ExecInputs", "OptionInputs", "container_options", "convert"]
 class ExecInputs(TypedDict, total=False):
     """Options of a process, loosely typed; each means what `ProcessOptions` says."""
 
-    command: str | Sequence[str]
     env: Mapping[str, str | None] | Iterable[str]
     working_dir: str
     user: str | int | User
@@ -85,12 +84,12 @@ class OptionInputs(ExecInputs, total=False):
     sockets: Iterable[SocketRelay]
 
 
-def container_options(**inputs: Unpack[OptionInputs]) -> ContainerOptions:
+def container_options(command: str | Sequence[str] = (), **inputs: Unpack[OptionInputs]) -> ContainerOptions:
     """Checked options of `inputs`; what is `None` or left out is unset.
 
     Raises `InvalidInputError` that names the wrong one.
     """
-    return ContainerOptions(**convert(dict(inputs)))
+    return ContainerOptions(**convert({"command": command, **inputs}))
 
 
 def convert(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from firkin.types import ProcessId, PtySize, Signal
 if TYPE_CHECKING:
     from firkin.core.stdio import Channels
     from firkin.vminitd.agent import Agent
-    from firkin.vminitd.link import Stream
+    from firkin.vminitd.stream import Stream
 
 __all__ = ["AsyncProcess", "exec_error"]
 
@@ -24,7 +24,8 @@ __all__ = ["AsyncProcess", "exec_error"]
 class AsyncProcess:
     """A process of a container, running or ended.
 
-    `stdin`, `stdout` and `stderr` are streams where they were asked for as PIPED, else `None`. With a terminal `stdin` is the
+    `stdin`, `stdout` and `stderr` are streams where they were asked for as PIPED, else `None`. With a terminal
+    `stdin` is the
     terminal, both ways.
     """
 
@@ -65,7 +66,8 @@ class AsyncProcess:
     async def wait(self, timeout: float | None = None) -> ExitStatus:
         """Wait until the process has ended and all its inherited output is written. Blocks no other call.
 
-        `timeout` in seconds. Raises `FirkinTimeoutError` at the limit (the process goes on), `VirtualMachineError` if the VM ends first.
+        `timeout` in seconds. Raises `FirkinTimeoutError` at the limit (the process goes on), `VirtualMachineError` if
+        the VM ends first.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -80,7 +82,8 @@ class AsyncProcess:
     async def communicate(
         self, input: bytes | None = None, *, limit: int, timeout: float | None = None
     ) -> tuple[Captured, Captured, ExitStatus]:
-        """Write `input` to stdin and close it, read stdout and stderr to their ends (at most `limit` bytes of each are kept), and wait."""
+        """Write `input` to stdin and close it, read stdout and stderr to their ends (at most `limit` bytes of each
+        are kept), and wait."""
         async with asyncio.timeout(timeout):
             out, err, _, status = await asyncio.gather(
                 capture(self.stdout, limit), capture(self.stderr, limit), self._feed(input), self.wait()
@@ -104,7 +107,7 @@ class AsyncProcess:
         if self._exit.done():
             return
         try:
-            await self._agent.kill_process(self._container, self.id, int(Signal(signal)))
+            await self._agent.kill_process(self._container, self.id, int(Signal.parse(signal)))
         except AgentError as error:
             if error.errno not in (errno.ESRCH, errno.ENOENT):
                 raise
@@ -130,7 +133,8 @@ class AsyncProcess:
 
 
 def exec_error(error: AgentError, program: str) -> AgentError:
-    """The agent's refusal to start a process as the caller should see it: `ExecError` where the program was the reason."""
+    """The agent's refusal to start a process as the caller should see it: `ExecError` where the program was the
+    reason."""
     if error.stage != "exec":
         return error
     why = {

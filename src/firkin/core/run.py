@@ -33,14 +33,19 @@ async def run_async(
 ) -> CompletedProcess:
     """Run `command` of `image` in a new VM to its end, capture what it writes, and remove the container.
 
-    `input` becomes its standard input (else empty). At most `capture_limit` bytes of each of stdout and stderr are kept; the result says if
-    there was more. `text` decodes both as UTF-8. `timeout` in seconds counts from the start of the process. Options are those of
-    `ContainerOptions`. Raises what `AsyncContainer.launch` does, `FirkinTimeoutError`, and with `check` `ProcessFailedError`.
+    `input` becomes its standard input (else empty). At most `capture_limit` bytes of each of stdout and stderr are
+    kept; the result says if
+    there was more. `text` decodes both as UTF-8. `timeout` in seconds counts from the start of the process. Options
+    are those of
+    `ContainerOptions`. Raises what `AsyncContainer.launch` does, `FirkinTimeoutError`, and with `check`
+    `ProcessFailedError`.
     """
     from firkin.core.container import AsyncContainer
 
-    streams: OptionInputs = {"stdin": Stdio.NULL if input is None else Stdio.PIPED, "stdout": Stdio.PIPED, "stderr": Stdio.PIPED}
-    launched = await AsyncContainer.launch(image, command, name=name, dirs=dirs, **{**streams, **options})  # type: ignore[misc]
+    options.setdefault("stdin", Stdio.NULL if input is None else Stdio.PIPED)
+    options.setdefault("stdout", Stdio.PIPED)
+    options.setdefault("stderr", Stdio.PIPED)
+    launched = await AsyncContainer.launch(image, command, name=name, dirs=dirs, **options)
     async with launched as container:
         return await finish(
             container.process,
@@ -69,7 +74,9 @@ async def finish(
         out, err, status = await process.communicate(data, limit=limit, timeout=timeout)
     except TimeoutError as error:
         await process.kill()
-        raise FirkinTimeoutError(f"{args[0] if args else 'the command'} still ran after {timeout:g} s and was killed") from error
+        raise FirkinTimeoutError(
+            f"{args[0] if args else 'the command'} still ran after {timeout:g} s and was killed"
+        ) from error
     result = CompletedProcess(
         tuple(args), status, _value(out, text), _value(err, text), truncated=out.truncated or err.truncated
     )

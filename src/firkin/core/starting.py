@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from firkin.core.exit import ExitStatus
 from firkin.core.process import AsyncProcess, exec_error, exit_status
@@ -34,35 +34,31 @@ async def start_process(
 ) -> AsyncProcess:
     """Create and start process `id` from `spec` (JSON, see `CreateProcess`), its streams joined as `stdio` says.
 
-    `before` are calls already submitted whose answers come first (a resume, mounts): all travel together, the guest works in their order, and
-    the first failure is raised. Raises `ExecError` where `program` can't be executed, `AgentError`, `VirtualMachineError`.
+    `before` are calls already submitted whose answers come first (a resume, mounts): all travel together, the guest
+    works in their order, and
+    the first failure is raised. Raises `ExecError` where `program` can't be executed, `AgentError`,
+    `VirtualMachineError`.
     """
-    from firkin.vminitd._generated import agent_pb2 as pb
-
     channels = Channels(stdio)
     stdin, stdout, stderr = channels.listen(vm.link)
-    created = vm.agent.submit(
-        pb.Request(
-            create_process=pb.CreateProcess(
-                container=container,
-                process=id,
-                spec_json=spec,
-                stdin_port=stdin,
-                stdout_port=stdout,
-                stderr_port=stderr,
-                start=True,
-                pty_columns=pty.columns if stdio.terminal else 0,
-                pty_rows=pty.rows if stdio.terminal else 0,
-            )
-        ),
+    created = vm.agent.create_process(
+        container,
+        id,
+        spec,
+        stdin_port=stdin,
+        stdout_port=stdout,
+        stderr_port=stderr,
+        start=True,
+        pty_columns=pty.columns if stdio.terminal else 0,
+        pty_rows=pty.rows if stdio.terminal else 0,
         timeout=_CREATE_LIMIT,
     )
-    ended = vm.agent.submit(pb.Request(wait_process=pb.WaitProcess(container=container, process=id)))
+    ended = vm.agent.wait_process(container, id)
     exit = asyncio.ensure_future(_exit(ended))
     try:
         for answer in before:
             await answer
-        pid = (await created).process_started.pid
+        started = cast("pb.ProcessStarted", await created)
         await channels.connect()
     except BaseException as error:
         exit.cancel()
@@ -71,11 +67,11 @@ async def start_process(
         if isinstance(error, AgentError):
             raise exec_error(error, program) from error
         raise
-    return AsyncProcess(vm.agent, container, id, pid, channels, exit)
+    return AsyncProcess(vm.agent, container, id, started.pid, channels, exit)
 
 
-async def _exit(answer: Awaitable[pb.Reply]) -> ExitStatus:
-    exit = (await answer).process_exit
+async def _exit(answer: Awaitable[pb.ProcessExit]) -> ExitStatus:
+    exit = await answer
     kind = exit.WhichOneof("status")
     return exit_status(
         exit.code if kind != "signal" else None,

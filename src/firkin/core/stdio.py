@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from firkin.types import Stdio
-from firkin.vminitd.relay import relay_from_fd, relay_to_fd
+from firkin.vminitd.relay import copy_fd_to_stream, copy_stream_to_fd
 
 if TYPE_CHECKING:
-    from firkin.vminitd.link import Link, Listener, Stream
+    from firkin.vminitd.link import Link
+    from firkin.vminitd.stream import Listener, Stream
 
 __all__ = ["Channels", "StdioSpec"]
 
@@ -44,7 +45,8 @@ class _End:
 class Channels:
     """The host's ends of one process's standard streams.
 
-    `listen` before the call that creates the process, `connect` after its answer, `drained` after its exit, `aclose` always.
+    `listen` before the call that creates the process, `connect` after its answer, `drained` after its exit, `aclose`
+    always.
     """
 
     spec: StdioSpec
@@ -84,9 +86,11 @@ class Channels:
     def _inherit(self, end: _End, stream: Stream) -> None:
         stdin, stdout, stderr = self.fds
         if end.name == "stdin":
-            self._input.append(asyncio.create_task(relay_from_fd(stdin, stream)))
+            self._input.append(asyncio.create_task(copy_fd_to_stream(stdin, stream)))
         if end.name != "stdin" or self.spec.terminal:
-            self._output.append(asyncio.create_task(relay_to_fd(stream, stderr if end.name == "stderr" else stdout)))
+            self._output.append(
+                asyncio.create_task(copy_stream_to_fd(stream, stderr if end.name == "stderr" else stdout))
+            )
 
     def piped(self, name: str) -> Stream | None:
         """The stream of a PIPED end (`stdin`, `stdout`, `stderr`), or `None`."""
@@ -96,7 +100,8 @@ class Channels:
         return None
 
     async def drained(self) -> None:
-        """Wait until all inherited output has been written; the relay of stdin is stopped, it has no reader any more."""
+        """Wait until all inherited output has been written; the relay of stdin is stopped, it has no reader any
+        more."""
         for task in self._input:
             task.cancel()
         await asyncio.gather(*self._input, *self._output, return_exceptions=True)

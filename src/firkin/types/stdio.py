@@ -8,7 +8,7 @@ from typing import Self
 
 from firkin.errors import InvalidInputError
 
-__all__ = ["PtySize", "Stdio"]
+__all__ = ["DEFAULT_PTY_SIZE", "PtySize", "Stdio"]
 
 
 class Stdio(Enum):
@@ -41,3 +41,6 @@ class PtySize:
 
     def __str__(self) -> str:
         return f"{self.columns}x{self.rows}"
+
+
+DEFAULT_PTY_SIZE = PtySize()

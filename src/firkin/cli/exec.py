@@ -1,0 +1,39 @@
+"""`firkin exec`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from firkin.cli.options import exec_flags, exec_inputs
+
+__all__ = ["command"]
+
+
+@click.command("exec", context_settings={"allow_interspersed_args": False})
+@exec_flags
+@click.argument("container")
+@click.argument("args", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(container: str, args: tuple[str, ...], **flags: Any) -> int:
+    """Run a further command in a live container, whoever started it.
+
+    \b
+    firkin exec box ps
+    firkin exec -it box sh
+    """
+    from firkin.core.exec_config import ExecConfig
+
+    return asyncio.run(_exec(container, ExecConfig.of(args, **exec_inputs(flags))))
+
+
+async def _exec(name: str, config: Any) -> int:
+    from firkin.core.attach import foreground
+    from firkin.core.live import find_live
+    from firkin.core.remote import RemoteContainer
+    from firkin.types.state import StateDirs
+
+    async with await RemoteContainer.connect(find_live(StateDirs.default(), name)) as container:
+        process = await container.exec(config)
+        return (await foreground(process, terminal=config.terminal)).shell_code

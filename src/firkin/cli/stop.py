@@ -1,0 +1,29 @@
+"""`firkin stop`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("stop")
+@click.option("-t", "--time", "grace", type=click.FloatRange(min=0), default=10.0, help="Seconds before SIGKILL.")
+@click.argument("containers", nargs=-1, required=True)
+def command(containers: tuple[str, ...], grace: float) -> None:
+    """Stop live containers: their stop signal, then SIGKILL. Returns as soon as they are gone."""
+    asyncio.run(_stop(containers, grace))
+
+
+async def _stop(names: tuple[str, ...], grace: float) -> None:
+    from firkin.core.live import find_live
+    from firkin.core.remote import RemoteContainer
+    from firkin.types.state import StateDirs
+
+    found = [find_live(StateDirs.default(), name) for name in names]
+    for live in found:
+        async with await RemoteContainer.connect(live) as container:
+            await container.stop(grace)
+        click.echo(live.id)

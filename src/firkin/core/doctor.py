@@ -1,0 +1,82 @@
+"""What this host can do for Firkin, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from firkin.errors import FirkinError
+from firkin.types import Size, StateDirs
+from firkin.vmm.assets import resolve_assets
+from firkin.vmm.host import HostCapabilities, probe
+
+__all__ = ["Finding", "examine"]
+
+# Below it an image of some size does not fit beside what it is unpacked to.
+_ROOM = Size.gib(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `missing`: a feature lacks it; `broken`: nothing runs without it. `fix` says what to do."""
+
+    name: str
+    verdict: Literal["ok", "missing", "broken"]
+    detail: str
+    fix: str = ""
+
+
+def examine(dirs: StateDirs) -> list[Finding]:
+    """Look at everything; nothing found is raised. May boot a probe the first time, which takes some seconds."""
+    try:
+        assets = resolve_assets(dirs)
+    except FirkinError as error:
+        return [Finding("kernel", "broken", error.message, error.hint or ""), *_everywhere(dirs)]
+    kernel = Finding("kernel", "ok", str(assets.kernel.path))
+    try:
+        return [kernel, *_host(probe(dirs, assets)), *_everywhere(dirs)]
+    except FirkinError as error:
+        return [kernel, Finding("qemu", "broken", error.message, error.hint or ""), *_everywhere(dirs)]
+
+
+def _host(host: HostCapabilities) -> Iterator[Finding]:
+    version = ".".join(map(str, host.qemu_version))
+    yield Finding("qemu", "ok", f"{version}, {host.qemu}, machine {host.machine}")
+    if host.accelerator == "kvm":
+        yield Finding("accelerator", "ok", f"kvm: {host.accelerator_reason}")
+    else:
+        detail = f"tcg (software emulation, several times slower than kvm): {host.accelerator_reason}"
+        yield Finding("accelerator", "missing", detail, "use a host, or a nested VM, with a working /dev/kvm")
+    user = f"own user ids from {host.uid_base}" if host.uid_count else f"user {os.getuid()}"
+    confined = "seccomp sandbox" if host.sandbox else "no seccomp sandbox"
+    yield Finding("confinement", "ok" if host.sandbox else "missing", f"QEMU runs as {user}, {confined}")
+    yield _program("virtiofsd", host.virtiofsd, "live shares", "apt install qemu-system-common")
+    yield _program("passt", host.passt, "networks", "apt install passt")
+    yield Finding("cpus", "ok", str(host.cpus))
+    yield Finding("memory", "ok", str(Size(host.memory)))
+
+
+def _everywhere(dirs: StateDirs) -> Iterator[Finding]:
+    busybox = shutil.which("busybox") or ""
+    yield _program("busybox", busybox, "the embedded image", "apt install busybox-static")
+    for name, folder in (("data", dirs.data), ("cache", dirs.cache), ("run", dirs.run)):
+        yield _room(name, folder)
+
+
+def _program(name: str, path: str, purpose: str, fix: str) -> Finding:
+    if path:
+        return Finding(name, "ok", path)
+    return Finding(name, "missing", f"not installed; needed for {purpose}", fix)
+
+
+def _room(name: str, folder: Path) -> Finding:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        return Finding(name, "broken", f"{folder} can't be written", "set FIRKIN_HOME to a folder of yours")
+    free = Size(shutil.disk_usage(there).free)
+    enough = free >= _ROOM or name == "run"
+    return Finding(name, "ok" if enough else "missing", f"{folder}, {free} free", "" if enough else "make room")

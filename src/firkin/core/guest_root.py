@@ -1,0 +1,50 @@
+"""The disks of a container's root and how the agent mounts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from firkin.vmm import BootLog, Disk, KernelImage, VmConfig
+
+if TYPE_CHECKING:
+    from firkin.core.options import ContainerOptions
+
+__all__ = ["root_mounts", "vm_config"]
+
+
+def vm_config(options: ContainerOptions, root: Path) -> VmConfig:
+    """The VM of a container whose root filesystem image is `root`."""
+    disks = [Disk(root, overlay=options.writable_layer is None, read_only=options.writable_layer is not None)]
+    if options.writable_layer is not None:
+        disks.append(Disk(options.writable_layer, overlay=False))
+    return VmConfig(
+        cpus=options.vcpus,
+        memory=int(options.memory),
+        kernel=None if options.kernel is None else KernelImage.from_file(options.kernel),
+        cmdline_extra=" ".join(options.cmdline_extra),
+        disks=tuple(disks),
+        boot_log=None if options.boot_log is None else BootLog.file(options.boot_log),
+        accel=options.accel or "",
+        cpu_model=options.cpu_model or "",
+        nested=options.nested,
+    )
+
+
+def root_mounts(options: ContainerOptions, root: str) -> list[dict[str, Any]]:
+    """Arguments of `Agent.mount`, in order, that put the container's root filesystem at `root` in the guest."""
+    if options.writable_layer is None:
+        return [{"source": "serial:disk0", "destination": root, "type": "ext4", "mkdir": True}]
+    base = root.removesuffix("/rootfs")
+    layers = f"lowerdir={base}/lower,upperdir={base}/layer/upper,workdir={base}/layer/work"
+    return [
+        {
+            "source": "serial:disk0",
+            "destination": f"{base}/lower",
+            "type": "ext4",
+            "options": ("ro", "noload"),
+            "mkdir": True,
+        },
+        {"source": "serial:disk1", "destination": f"{base}/layer", "type": "ext4", "mkdir": True},
+        {"source": "overlay", "destination": root, "type": "overlay", "options": (layers,), "mkdir": True},
+    ]

@@ -1,0 +1,126 @@
+"""A live container of another process of this user, reached through its owner's control socket."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from firkin.core.exit import ExitStatus
+from firkin.core.live import LiveContainer
+from firkin.core.process import exit_status
+from firkin.core.stdio import Channels, StdioSpec
+from firkin.errors import LinkError, StateError
+from firkin.types import PtySize, Signal
+
+if TYPE_CHECKING:
+    from firkin.core.exec_config import ExecConfig
+    from firkin.vminitd.control import ControlClient
+
+__all__ = ["RemoteContainer", "RemoteProcess"]
+
+
+class RemoteContainer:
+    """A live container that somebody else owns. An async context manager, made by `connect`.
+
+    Every call raises `StateError` where the container has ended meanwhile.
+    """
+
+    def __init__(self, client: ControlClient, container: LiveContainer) -> None:
+        self._client = client
+        self.container = container
+
+    @classmethod
+    async def connect(cls, container: LiveContainer) -> Self:
+        """Connect to the owner of `container`."""
+        from firkin.vminitd.control import ControlClient
+
+        return cls(await ControlClient.connect(container.folder), container)
+
+    async def exec(self, config: ExecConfig) -> RemoteProcess:
+        """Start a further process, its streams joined to ours as `config` says (INHERIT, NULL)."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        channels = Channels(StdioSpec(config.stdin, config.stdout, config.stderr, config.terminal))
+        stdin, stdout, stderr = channels.listen(self._client.link)
+        call = pb.Exec(config_json=config.to_json(), stdin_port=stdin, stdout_port=stdout, stderr_port=stderr)
+        try:
+            started = await self.call(call)
+            await channels.connect()
+        except BaseException:
+            await channels.aclose()
+            raise
+        return RemoteProcess(self, started.process, channels)
+
+    async def inspect(self) -> dict[str, Any]:
+        """What the owner knows of it, as a JSON document."""
+        import json
+
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        return dict(json.loads((await self.call(pb.Inspect())).json))
+
+    async def kill(self, signal: Signal) -> None:
+        """Send `signal` to the first process."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        await self.call(pb.Signal(process="init", signal=signal))
+
+    async def stop(self, grace: float) -> ExitStatus:
+        """Send the stop signal, SIGKILL `grace` seconds later; how the first process ended."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        return _status(await self.call(pb.Stop(grace_seconds=grace)))
+
+    async def call(self, message: Any) -> Any:
+        """Any call of proto/firkin/control.proto."""
+        try:
+            return await self._client.call(message)
+        except LinkError as error:
+            raise StateError(f"container {self.container.id} ended under the call") from error
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+
+class RemoteProcess:
+    """A process started by `RemoteContainer.exec`."""
+
+    def __init__(self, container: RemoteContainer, id: str, channels: Channels) -> None:
+        self._container = container
+        self._channels = channels
+        self.id = id
+
+    async def wait(self) -> ExitStatus:
+        """Wait until it has ended and its output is written."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        try:
+            status = _status(await self._container.call(pb.Wait(process=self.id)))
+            await self._channels.drained()
+            return status
+        finally:
+            await self._channels.aclose()
+
+    async def kill(self, signal: Signal | int | str) -> None:
+        """Send it `signal`."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        await self._container.call(pb.Signal(process=self.id, signal=Signal.parse(signal)))
+
+    async def resize(self, size: PtySize) -> None:
+        """Tell its terminal its size."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        await self._container.call(pb.Resize(process=self.id, columns=size.columns, rows=size.rows))
+
+
+def _status(exit: Any) -> ExitStatus:
+    signalled = exit.WhichOneof("status") == "signal"
+    return exit_status(
+        None if signalled else exit.code, exit.signal if signalled else None, exit.oom_killed, exit.exited_at_ns
+    )
