@@ -19,12 +19,13 @@ from firkin.core.lowering import (
 from firkin.core.option_inputs import ExecInputs, convert
 from firkin.core.policy import effective_capabilities
 from firkin.core.process_options import ProcessOptions
-from firkin.core.spec import Process, ProcessSpec, Root, RuntimeSpec
+from firkin.core.spec import Process, ProcessSpec, ProcessUser, Root, RuntimeSpec
 from firkin.errors import InvalidInputError
 from firkin.types import Capability, ContainerId, LinuxCapabilities, PtySize, Rlimit, Stdio, User
 
 __all__ = ["ExecConfig"]
 
+_GROUPS = "dev.firkin.group_add"
 # Bounds what another process may send over control.sock; a command line and environment of Linux fit (ARG_MAX is 2
 # MiB).
 _LARGEST_JSON = 4 << 20
@@ -59,16 +60,18 @@ class ExecConfig(ProcessOptions):
             changes = {"TERM": "xterm", **changes}
         env = join_env(merge_env(first.env, changes.items()))
         annotations = {key: value for key, value in inherited.items() if key.startswith("dev.firkin.seccomp.")}
-        if self.user is None and "dev.firkin.group_add" in inherited:
-            annotations["dev.firkin.group_add"] = inherited["dev.firkin.group_add"]
-        annotations |= process_annotations(self, env)
+        own = process_annotations(self, env)
+        if self.user is None:
+            names = [inherited.get(_GROUPS, ""), own.get(_GROUPS, "")]
+            own[_GROUPS] = ",".join(filter(None, names))
+        annotations |= {key: value for key, value in own.items() if value}
         if seccomp is not None:
             annotations |= seccomp.annotations()
         process = Process(
             args=self.command,
             cwd=self.working_dir or first.cwd,
             env=env,
-            user=first.user if self.user is None and not self.group_add else lower_user(self.user, "", self.group_add),
+            user=self._user(first),
             terminal=self.terminal,
             console_size=console(self),
             capabilities=self._capabilities(first),
@@ -84,6 +87,12 @@ class ExecConfig(ProcessOptions):
             root=Root(rootfs_path(container_id)),
             hostname=base.hostname if base is not None else container_id.default_hostname(),
         )
+
+    def _user(self, first: Process) -> ProcessUser:
+        if self.user is not None:
+            return lower_user(self)
+        gids = tuple(int(group) for group in self.group_add if group.isdigit())
+        return first.user._replace(additional_gids=(*first.user.additional_gids, *gids))
 
     def _capabilities(self, first: Process) -> LinuxCapabilities:
         held = self.capabilities or (None if self.privileged else first.capabilities)

@@ -39,6 +39,7 @@ __all__ = [
     "SeccompProgram",
     "by_depth",
     "console",
+    "further_groups",
     "join_env",
     "lower",
     "lower_user",
@@ -167,20 +168,25 @@ def join_env(env: Mapping[str, str]) -> tuple[str, ...]:
 def process_annotations(options: ProcessOptions, env: tuple[str, ...]) -> dict[str, str]:
     """What vmexec needs to know about a process beyond the specification: named groups, and whether to look up HOME."""
     annotations = {}
-    if names := [group for group in options.group_add if not group.isdigit()]:
-        annotations["dev.firkin.groups"] = ",".join(names)
+    if names := [group for group in further_groups(options) if not group.isdigit()]:
+        annotations["dev.firkin.group_add"] = ",".join(names)
     if not any(entry.startswith("HOME=") for entry in env):
         annotations["dev.firkin.env.home"] = "1"
     return annotations
 
 
-def lower_user(user: User | None, image_user: str, group_add: tuple[str, ...]) -> ProcessUser:
+def further_groups(options: ProcessOptions) -> tuple[str, ...]:
+    """Names and gids beside the user's own groups."""
+    return (*(options.user.groups if options.user is not None else ()), *options.group_add)
+
+
+def lower_user(options: ProcessOptions, image_user: str = "") -> ProcessUser:
     """The user of the specification: `username` holds what the guest looks up in the container's own files.
 
     Root, too, is looked up (as `0`), because images give it further groups. Numbers on both sides need no look-up.
     """
-    chosen = user if user is not None and user.user else _image_user(image_user)
-    gids = tuple(int(group) for group in group_add if group.isdigit())
+    chosen = options.user if options.user is not None and str(options.user) else _image_user(image_user)
+    gids = tuple(int(group) for group in further_groups(options) if group.isdigit())
     if chosen.user.isdigit() and chosen.group.isdigit():
         return ProcessUser(int(chosen.user), int(chosen.group), additional_gids=gids)
     return ProcessUser(additional_gids=gids, username=str(chosen) or "0")
@@ -203,7 +209,7 @@ def _first_process(options: ContainerOptions, image: ImageConfig, hostname: str)
         args=_arguments(options, image),
         cwd=options.working_dir or _image_cwd(image.working_dir),
         env=_environment(options, image.env, hostname),
-        user=lower_user(options.user, image.user, options.group_add),
+        user=lower_user(options, image.user),
         terminal=options.terminal,
         console_size=console(options),
         capabilities=effective_capabilities(

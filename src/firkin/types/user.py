@@ -28,19 +28,18 @@ class User:
     groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.group and not self.user:
-            raise InvalidInputError(
-                f"the group {self.group!r} has no user before it", value=self.group, hint="write USER:GROUP"
-            )
+        if "" in self.groups:
+            raise InvalidInputError("a further group is empty", value=self.groups)
         for kind, part in (("user", self.user), ("group", self.group), *(("group", group) for group in self.groups)):
             if part:
                 _check(kind, part)
-            elif kind == "group" and "" in self.groups:
-                raise InvalidInputError("a further group is empty", value=self.groups)
 
     @classmethod
     def parse(cls, text: str, groups: tuple[str, ...] = ()) -> Self:
-        """Read `NAME`, `UID`, `NAME:GROUP`, `UID:GID` or a mixture; `InvalidInputError` names the wrong part."""
+        """Read `NAME`, `UID`, `NAME:GROUP`, `UID:GID`, a mixture, or `:GROUP` (root with that group).
+
+        Raises `InvalidInputError` that names the wrong part.
+        """
         user, colon, group = text.partition(":")
         if colon and not group:
             raise InvalidInputError(f"the user {text!r} ends in a colon", value=text, hint="write USER or USER:GROUP")
