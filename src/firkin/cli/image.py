@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_REGISTRY_COMMANDS = ("login", "logout", "pull", "push")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -63,9 +65,22 @@ def _size(count: int) -> str:
     return str(Size(count))
 
 
-@click.group("image")
+class _ImageGroup(click.Group):
+    """The commands of this module, and those for registries, which are imported only when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_REGISTRY_COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _REGISTRY_COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = importlib.import_module(f"firkin.cli.{cmd_name}").command
+        return found
+
+
+@click.group("image", cls=_ImageGroup)
 def command() -> None:
-    """Load, list, save and remove images."""
+    """Load, list, save, pull, push and remove images."""
 
 
 @command.command()
@@ -211,7 +226,9 @@ def history(form: str, quiet: bool, platform: str | None, reference: str) -> Non
         for step in steps:
             click.echo(step["created_by"])
     else:
-        rows = [(str(s["created"])[:19], _size(int(str(s["size"]))), " ".join(str(s["created_by"]).split())) for s in steps]
+        rows = [
+            (str(s["created"])[:19], _size(int(str(s["size"]))), " ".join(str(s["created_by"]).split())) for s in steps
+        ]
         _table([("CREATED", "SIZE", "CREATED BY"), *rows])
 
 

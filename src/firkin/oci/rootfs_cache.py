@@ -98,8 +98,8 @@ class RootfsCache:
         image: Image,
         size: int,
         content: ContentStore,
-        *,
         opener: LayerOpener | None = None,
+        *,
         timeout: float = _WAIT,
     ) -> RootfsLease:
         """The image's root filesystem, converted first where nobody has done it yet.

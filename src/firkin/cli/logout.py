@@ -1,0 +1,17 @@
+"""`firkin logout`: forget the credentials for a registry."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("logout")
+@click.argument("registry", default="docker.io")
+def command(registry: str) -> None:
+    """Forget what `firkin login` kept for REGISTRY (default: docker.io)."""
+    from firkin.oci.registry import RegistrySettings, forget_credentials
+
+    known = forget_credentials(RegistrySettings.default(), registry)
+    click.echo(f"Logged out of {registry}" if known else f"Not logged in to {registry}")
