@@ -144,7 +144,7 @@ class ControlClient:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             async with asyncio.timeout(timeout):
-                while not _connected(sock, folder):
+                while not _connected(sock, folder):  # noqa: ASYNC110 - there is nothing to wait on
                     await asyncio.sleep(0.01)
         except OSError as error:
             sock.close()
