@@ -14,7 +14,7 @@ from firkin.types import GuestPath, Size
 
 __all__ = ["FileMount", "Mount", "MountKind", "VirtiofsShare", "staging_path"]
 
-MountKind = Literal["bind", "volume", "tmpfs", "image", "virtiofs", "block", "guest"]
+MountKind = Literal["bind", "file", "volume", "tmpfs", "image", "virtiofs", "block", "guest"]
 
 # Where the agent mounts what comes from outside the VM, before it is bound into a container.
 _STAGING = "/run/firkin/mounts"
@@ -24,8 +24,8 @@ _STAGING = "/run/firkin/mounts"
 class Mount:
     """One mount of a container.
 
-    `kind` says what `source` is: `bind`, a file or folder of the host (shared live); `volume`, a volume's name (empty:
-    an anonymous one); `tmpfs`, nothing; `image`, an image's reference, read-only; `virtiofs`, the tag of a
+    `kind` says what `source` is: `bind`, a folder of the host, shared live; `file`, one file of it; `volume`, a volume
+    (empty: an anonymous one); `tmpfs`, nothing; `image`, an image's reference, read-only; `virtiofs`, the tag of a
     `VirtiofsShare`; `block`, a disk image of the host that holds a filesystem of `type`; `guest`, whatever mount(2) of
     `type` takes inside the container (proc, sysfs, devpts, mqueue, cgroup2, overlay, or a bind within the guest).
     `options` are fstab's, beside `ro`, which `read_only` gives.
@@ -115,11 +115,12 @@ class Mount:
             return SpecMount(self.destination, self.type, self.source, (*self.options, *end))
         # What comes from outside the VM is bound from where the agent has mounted it (firkin.core.prepare).
         propagation = () if _PROPAGATION & set(self.options) else ("rprivate",)
-        return SpecMount(self.destination, "bind", self.staging, ("rbind", *propagation, *self.options, *end))
+        source = f"{self.staging}/{Path(self.source).name}" if self.kind == "file" else self.staging
+        return SpecMount(self.destination, "bind", source, ("rbind", *propagation, *self.options, *end))
 
 
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"))
-_NEED_SOURCE = frozenset(("bind", "image", "virtiofs", "block"))
+_NEED_SOURCE = frozenset(("bind", "file", "image", "virtiofs", "block"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,8 @@ class FileMount:
         object.__setattr__(self, "destination", GuestPath.destination(self.destination))
 
     def as_mount(self) -> Mount:
-        """The same as a bind mount."""
-        return Mount.bind(self.source, self.destination, read_only=self.read_only)
+        """The same as a mount."""
+        return Mount("file", self.destination, str(self.source), read_only=self.read_only)
 
 
 @dataclass(frozen=True, slots=True)
