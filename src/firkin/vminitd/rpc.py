@@ -137,6 +137,10 @@ class Call(asyncio.Future[T], Generic[T]):
         self._number = 0
         self._fail(_copy(self._name, error, outcome_unknown=True))
 
+    def never_sent(self, error: LinkError) -> None:
+        """The link ended before the call's turn came."""
+        self._fail(_copy(self._name, error, outcome_unknown=False))
+
 
 def _copy(name: str, error: LinkError, *, outcome_unknown: bool) -> LinkError:
     """An exception of this call's own for the end of the link, with the link's as its cause."""
@@ -168,7 +172,7 @@ class Caller:
             raise InvalidInputError(f"{name}: the request has {len(request)} bytes, at most {MAX_MESSAGE} can be sent")
         call = Call(self, name, request, decode, timeout)
         if self.link.error is not None:
-            call.set_exception(_copy(name, self.link.error, outcome_unknown=False))
+            call.never_sent(self.link.error)
         elif self._backlog or not call.push():
             self._backlog.append(call)
         return call
@@ -189,6 +193,9 @@ class Caller:
             self._backlog.remove(call)
             if self.link.error is None:
                 self.drain()
+            elif self._backlog:
+                # Those behind it have no stream yet, so that the link does not tell them. They tell one another.
+                self._backlog[0].never_sent(self.link.error)
 
 
 async def serve(
