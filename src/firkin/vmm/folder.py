@@ -149,9 +149,9 @@ def _is_dead(path: Path) -> bool:
 
 @contextmanager
 def _register(parent: Path) -> Iterator[None]:
-    """Hold the lock under which folders appear and are reclaimed."""
+    """Hold the lock, on the folder of all VMs itself, under which folders appear and are reclaimed."""
     try:
-        fd = os.open(parent / ".register", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise FirkinError(f"can't use the state folder {parent}: {error.strerror}", hint="set FIRKIN_HOME") from error
     try:

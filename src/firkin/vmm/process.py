@@ -70,9 +70,13 @@ class QemuProcess:
         """The error of what was under way when it ended."""
         code = self.ended.result()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        words = tail(self.said).strip().splitlines()
-        reason = f": {words[-1]}" if words else ""
-        return VirtualMachineError(f"the VM is gone: QEMU {how}{reason}", boot_log=tail(self.console))
+        console = tail(self.console)
+        panic = console.rpartition("Kernel panic - not syncing: ")[2] if "Kernel panic" in console else ""
+        words = (panic or tail(self.said)).strip().splitlines()
+        # QEMU's last word is why it ended; a kernel's panic begins with the reason.
+        reason = f": {words[0 if panic else -1]}" if words else ""
+        subject = "the guest's kernel panicked" if panic else f"QEMU {how}"
+        return VirtualMachineError(f"the VM is gone: {subject}{reason}", boot_log=console)
 
     async def or_death(self, work: Awaitable[_T]) -> _T:
         """The result of `work`, or `death()` where QEMU ends first; then `work` is cancelled."""
