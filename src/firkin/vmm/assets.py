@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from platform import machine as host_machine
@@ -85,9 +87,8 @@ def resolve_assets(
         note = folder / f"resolved-{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}.json"
         found = _read_note(note, folder, kernel)
         if found is None:
-            found = _make(folder, kernel, guest, hasher)
-            content = json.dumps({"kernel": found.kernel_digest, "initramfs": found.initramfs_digest})
-            _publish(note, content.encode(), 0o600)
+            with _sole_maker(folder):
+                found = _read_note(note, folder, kernel) or _make(folder, kernel, guest, note, hasher)
         _memo[identity] = found
     elif not (found.vmlinux.exists() and found.initramfs.exists()):
         del _memo[identity]
@@ -95,7 +96,20 @@ def resolve_assets(
     return replace(found, kernel=kernel)
 
 
-def _make(folder: Path, kernel: KernelImage, guest: Path, hasher: Hasher) -> BootAssets:
+@contextmanager
+def _sole_maker(folder: Path) -> Iterator[None]:
+    """One process makes assets at a time; what one that was killed left is removed first."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        for left in folder.glob(".new-*"):
+            left.unlink()
+        yield
+    finally:
+        os.close(fd)
+
+
+def _make(folder: Path, kernel: KernelImage, guest: Path, note: Path, hasher: Hasher) -> BootAssets:
     vmlinux = extract_vmlinux(kernel.path.read_bytes())
     initramfs = _initramfs(kernel, guest)
     kernel_digest, initramfs_digest = hasher(vmlinux).hexdigest(), hasher(initramfs).hexdigest()
@@ -104,6 +118,7 @@ def _make(folder: Path, kernel: KernelImage, guest: Path, hasher: Hasher) -> Boo
     for path, content in ((assets.vmlinux, vmlinux), (assets.initramfs, initramfs)):
         if not path.exists():
             _publish(path, content, 0o444)
+    _publish(note, json.dumps({"kernel": kernel_digest, "initramfs": initramfs_digest}).encode(), 0o600)
     return assets
 
 

@@ -82,7 +82,10 @@ def extract_vmlinux(data: bytes) -> bytes:
     (size,) = struct.unpack("<I", payload[-4:])
     if size > _MAX_VMLINUX:
         raise InvalidInputError(f"the kernel would be {size} bytes uncompressed")
-    return _checked(_decompress(payload, size))
+    vmlinux = _decompress(payload, size)
+    if len(vmlinux) != size:
+        raise InvalidInputError(f"the kernel image is damaged: {len(vmlinux)} bytes come out of it, not {size}")
+    return _checked(vmlinux)
 
 
 def _decompress(payload: bytes, size: int) -> bytes:
