@@ -1,0 +1,190 @@
+//! The VM's life: what happens after a boot or a restore, before a snapshot, and at the end.
+
+use std::fs;
+
+use rustix::fd::AsFd;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::system::{RebootCommand, reboot, sethostname, uname};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+
+use crate::agent::{Agent, Node, realtime_ns};
+use crate::boot::CGROUPS;
+use crate::call::done;
+use crate::failure::{Context, Failure, Result};
+use crate::messages::{InfoReply, Quiesce, Resume, SetTime, reply};
+use crate::network::{Netlink, replace_identity};
+use crate::sys;
+use crate::watch::Then;
+
+/// Fewer fresh bytes than this do not tell two clones apart for good.
+const MIN_ENTROPY: usize = 32;
+const MAX_ENTROPY: usize = 4096;
+/// SetTime slews up to this.
+const MAX_SLEW_NS: i64 = 500_000_000;
+const NANOSECONDS: i64 = 1_000_000_000;
+
+impl Agent {
+    /// After a boot or a restore: nothing of the user's runs before this.
+    ///
+    /// # Errors
+    /// The first part that failed; user code stays locked out.
+    pub fn resume(&mut self, call: &Resume) -> Result<reply::Result> {
+        if !(MIN_ENTROPY..=MAX_ENTROPY).contains(&call.entropy.len()) {
+            return Err(Failure::new("resume", Errno::INVAL, "entropy must be 32 to 4096 bytes"));
+        }
+        let random =
+            open("/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).context("entropy", "/dev/urandom")?;
+        sys::reseed(random.as_fd(), &call.entropy).context("entropy", "reseed")?;
+        step_clock(call.realtime_ns)?;
+        if !call.hostname.is_empty() {
+            sethostname(call.hostname.as_bytes()).context("hostname", &call.hostname)?;
+        }
+        if !call.machine_id.is_empty() {
+            write_machine_id(&call.machine_id)?;
+        }
+        if call.epoch != self.epoch || !self.resumed {
+            self.epoch = call.epoch;
+            publish("/run/firkin/epoch", &call.epoch.to_string())?;
+        }
+        if !call.networks.is_empty() {
+            let netlink = self.netlink()?;
+            call.networks.iter().try_for_each(|identity| replace_identity(netlink, identity))?;
+        }
+        if call.thaw {
+            fs::write([CGROUPS, "/cgroup.freeze"].concat(), "0").context("thaw", "all containers")?;
+        }
+        self.resumed = true;
+        Ok(done())
+    }
+
+    /// Refuses what could run user code before [`Agent::resume`].
+    ///
+    /// # Errors
+    /// EAGAIN.
+    pub fn check_resumed(&self) -> Result<()> {
+        if self.resumed { Ok(()) } else { Err(Failure::new("resume", Errno::AGAIN, "the VM was not resumed yet")) }
+    }
+
+    /// The socket to the kernel's network, opened when first needed.
+    ///
+    /// # Errors
+    /// As socket(2).
+    pub fn netlink(&mut self) -> Result<&mut Netlink> {
+        if self.netlink.is_none() {
+            self.netlink = Some(Netlink::open()?);
+        }
+        self.netlink.as_mut().ok_or_else(|| Failure::new("netlink", Errno::IO, "no socket"))
+    }
+
+    /// Before a snapshot: user code stands still and locked out until Resume, and what is written is on the disks.
+    ///
+    /// # Errors
+    /// The control groups do not obey.
+    pub fn quiesce(&mut self, call: u32, request: &Quiesce) -> Result<()> {
+        self.resumed = false;
+        if request.detach_stdio {
+            self.detach_stdio();
+        }
+        fs::write([CGROUPS, "/cgroup.freeze"].concat(), "1").context("quiesce", "all containers")?;
+        let then = Then::Quiesced { drop_caches: request.drop_caches };
+        self.watch_cgroup(CGROUPS.as_ref(), "frozen", 1, call, then)
+    }
+
+    /// Everything stands still: what is left is to write it out.
+    pub fn quiesced(&mut self, call: u32, drop_caches: bool) {
+        let forked = self.fork_helper(call, None, move |_| {
+            rustix::fs::sync();
+            if drop_caches {
+                fs::write("/proc/sys/vm/drop_caches", "3").context("quiesce", "drop_caches")?;
+            }
+            Ok(done())
+        });
+        if let Err(failure) = forked {
+            self.answer(call, Err(failure));
+        }
+    }
+
+    fn detach_stdio(&mut self) {
+        for token in self.nodes.tokens(|node| matches!(node, Node::Relay(_))) {
+            let Some(Node::Relay(relay)) = self.nodes.get_mut(token) else { continue };
+            if self.processes.get(relay.owner).is_none() {
+                continue;
+            }
+            let stream = std::mem::take(&mut relay.stream);
+            if let Some(end) = self.link.end(stream) {
+                self.link.control().extend_from_slice(&end);
+            }
+        }
+    }
+
+    /// Kills everything, writes everything out, answers, and turns the VM off.
+    pub fn poweroff(&mut self, call: u32) -> ! {
+        // There may be no container, and the kernel may know no cgroup.kill: what matters comes next.
+        let _ = fs::write([CGROUPS, "/cgroup.kill"].concat(), "1");
+        rustix::fs::sync();
+        self.answer(call, Ok(done()));
+        self.flush();
+        // With -no-reboot a reset ends QEMU, with every machine type.
+        let _ = reboot(RebootCommand::Restart);
+        sys::exit_now(1)
+    }
+
+    /// Who and what the agent is.
+    pub fn info(&self) -> InfoReply {
+        let boottime = clock_gettime(ClockId::Boottime);
+        InfoReply {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: uname().release().to_string_lossy().into_owned(),
+            realtime_ns: realtime_ns(),
+            boottime_ns: boottime.tv_sec * NANOSECONDS + boottime.tv_nsec,
+            epoch: self.epoch,
+            features: features(),
+        }
+    }
+}
+
+/// What depends on the kernel and its modules.
+fn features() -> Vec<String> {
+    let present = [
+        ("cgroup.freeze", [CGROUPS, "/cgroup.freeze"].concat()),
+        ("cgroup.kill", [CGROUPS, "/cgroup.kill"].concat()),
+        ("vsock", "/sys/module/vsock_loopback".to_owned()),
+        ("fuse", "/sys/module/fuse".to_owned()),
+        ("overlay", "/sys/module/overlay".to_owned()),
+        ("binfmt_misc", "/proc/sys/fs/binfmt_misc".to_owned()),
+    ];
+    let found = present.into_iter().filter(|(_, path)| fs::exists(path).unwrap_or(false));
+    found.map(|(name, _)| name.to_owned()).collect()
+}
+
+fn step_clock(realtime_ns: i64) -> Result<()> {
+    let wrong = || Failure::new("clock", Errno::INVAL, "realtime_ns must be after 1970");
+    let value = Some(realtime_ns).filter(|value| *value > 0).ok_or_else(wrong)?;
+    let time = Timespec { tv_sec: value / NANOSECONDS, tv_nsec: value % NANOSECONDS };
+    clock_settime(ClockId::Realtime, time).context("clock", "set")
+}
+
+/// The call.
+///
+/// # Errors
+/// As clock_settime(2) and adjtimex(2).
+pub fn set_time(call: &SetTime) -> Result<()> {
+    let difference = call.realtime_ns.saturating_sub(realtime_ns());
+    if call.slew && difference.abs() < MAX_SLEW_NS {
+        return sys::slew_clock(difference / 1000).context("clock", "slew");
+    }
+    step_clock(call.realtime_ns)
+}
+
+fn write_machine_id(id: &str) -> Result<()> {
+    if id.len() != 32 || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(Failure::new("machine-id", Errno::INVAL, "a machine id is 32 hexadecimal digits"));
+    }
+    publish("/run/firkin/machine-id", id)
+}
+
+/// Rewrites a file in place: it may be mounted into containers.
+fn publish(path: &str, line: &str) -> Result<()> {
+    fs::write(path, [line, "\n"].concat()).context("resume", path)
+}
