@@ -150,6 +150,12 @@ async def copy_fd_to_stream(fd: int, stream: Stream) -> int:
     Cancelling this stops the reading; at most one chunk that was read is then lost. Raises `FirkinError` where `fd`
     can't be read.
     """
+    try:
+        os.fstat(fd)
+    except OSError:
+        # A program started with its input closed. The pipe below would take the number.
+        await stream.end()
+        return 0
     worker = _Worker()
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC)
     stream.on_lost = lambda: os.write(wake_write, b".")
