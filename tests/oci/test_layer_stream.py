@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firkin.errors import ImageError
@@ -28,6 +28,7 @@ def layer_of(content: bytes, packing: str) -> tuple[Layer, bytes]:
 
 
 @pytest.mark.parametrize("packing", ["", "+gzip", "+zstd"])
+@settings(deadline=None, max_examples=40)
 @given(sizes=st.lists(st.integers(0, 300_000), min_size=1, max_size=8), into=st.booleans())
 def test_any_sequence_of_reads_gives_the_content(packing: str, sizes: list[int], into: bool) -> None:
     layer, packed = layer_of(CONTENT, packing)

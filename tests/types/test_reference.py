@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firkin.errors import InvalidInputError
@@ -86,6 +86,7 @@ def test_the_error_says_that_names_are_in_lower_case() -> None:
         Reference.parse("quay.io/Tool")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="aB0.-_/:@[] \n\x00é", max_size=30) | st.text(max_size=60))
 def test_parsing_is_total_and_stable(text: str) -> None:
     try:

@@ -19,9 +19,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         yield running
 
 
-def skopeo(*arguments: object) -> None:
-    ended = subprocess.run(["skopeo", *map(str, arguments)], capture_output=True, text=True)
+def run(*arguments: object) -> str:
+    """Run a program that must succeed; what it printed."""
+    ended = subprocess.run([str(argument) for argument in arguments], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 def push_layout(registry: Registry, layout: Layout, folder: Path, name: str, *, everything: bool = False) -> str:
@@ -30,7 +32,15 @@ def push_layout(registry: Registry, layout: Layout, folder: Path, name: str, *, 
     layout.write(folder)
     target = f"{registry.host}/{name}"
     every = ["--all"] if everything else []
-    skopeo("copy", *every, "--dest-tls-verify=false", "--preserve-digests", f"oci:{folder}:x", f"docker://{target}")
+    run(
+        "skopeo",
+        "copy",
+        *every,
+        "--dest-tls-verify=false",
+        "--preserve-digests",
+        f"oci:{folder}:x",
+        f"docker://{target}",
+    )
     return target
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -42,64 +42,72 @@ class Growing:
     """A blob that is being fetched; `reader` gives any number of threads its bytes as they come."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.path: Path | None = None
-        self.available = 0
+        self._changed = threading.Condition()
+        self._file: io.FileIO | None = None
+        self._available = 0
+        self._failed = False
         self.ended = False
-        self.failed = False
 
     def grew(self, writer: Ingest) -> None:
         """`writer` has all bytes up to its offset."""
-        with self.changed:
-            self.path, self.available = writer.path, writer.offset
-            self.changed.notify_all()
+        with self._changed:
+            if self._file is None:
+                # Now, as the file is renamed when the blob is whole.
+                self._file = io.FileIO(writer.path)
+            self._available = writer.offset
+            self._changed.notify_all()
 
     def finish(self, content: ContentStore, blob: Descriptor) -> None:
         """The blob is in the store, whole and verified."""
-        with self.changed:
-            self.path, self.available, self.ended = content.path(blob.digest), blob.size, True
-            self.changed.notify_all()
+        with self._changed:
+            if self._file is None:
+                self._file = content.open(blob.digest)
+            self._available, self.ended = blob.size, True
+            self._changed.notify_all()
 
     def fail(self) -> None:
-        """It will not come."""
-        with self.changed:
-            self.failed = True
-            self.changed.notify_all()
+        """It will not come, or nobody wants it any more."""
+        with self._changed:
+            self._failed = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let go of the file; readers fail."""
+        self.fail()
+        with self._changed:
+            if self._file is not None:
+                self._file.close()
 
     def reader(self) -> GrowingReader:
         """The blob from its first byte."""
         return GrowingReader(self)
 
+    def read_at(self, position: int, limit: int) -> bytes:
+        """Up to `limit` bytes at `position`, waiting for the first; none at the end. Raises `RegistryError`."""
+        with self._changed:
+            while not self._failed and not self.ended and self._available <= position:
+                self._changed.wait()
+            if self._failed or self._file is None:
+                raise RegistryError("the download of a layer failed")
+            most = self._available - position
+            return os.pread(self._file.fileno(), min(limit, most), position) if most > 0 else b""
+
 
 class GrowingReader:
-    """Reads a `Growing` blob in a thread: `read` waits for what has not come yet."""
+    """Reads a `Growing` blob front to back."""
 
     def __init__(self, blob: Growing) -> None:
         self._blob = blob
-        self._descriptor = -1
         self._position = 0
 
     def read(self, limit: int, /) -> bytes:
         """Up to `limit` bytes, none at the end. Raises `RegistryError` where the download failed."""
-        blob = self._blob
-        with blob.changed:
-            while not blob.failed and not blob.ended and blob.available <= self._position:
-                blob.changed.wait()
-            if blob.failed or blob.path is None:
-                raise RegistryError("the download of a layer failed")
-            if self._descriptor < 0:
-                # Under the lock: the file is renamed when the blob is whole.
-                self._descriptor = os.open(blob.path, os.O_RDONLY | os.O_CLOEXEC)
-            most = blob.available - self._position
-        data = os.pread(self._descriptor, min(limit, most), self._position) if most > 0 else b""
+        data = self._blob.read_at(self._position, limit)
         self._position += len(data)
         return data
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Nothing of its own to let go of."""
 
 
 async def in_thread(threads: Executor, call: Callable[..., _T], *arguments: Any) -> _T:

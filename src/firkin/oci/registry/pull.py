@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ __all__ = ["PullPolicy", "Pulled", "ensure", "pull"]
 _MANIFEST = faults.declare("oci.pull.manifest", "an image's manifests are stored, none of its layers")
 _BLOBS = faults.declare("oci.pull.blobs", "all of an image is stored, no name points at it")
 
+_log = logging.getLogger(__name__)
 PullPolicy = Literal["always", "missing", "never"]
 _PARALLEL = 4
 
@@ -232,14 +234,22 @@ class _Pull:
         except BaseException:
             await _give_up(downloads, growing.values(), made)
             raise
+        if convert is None or made is None:
+            return None
         try:
-            return await asyncio.shield(made) if made is not None else None
+            if held := await asyncio.shield(made):
+                return held
         except asyncio.CancelledError:
             await _give_up([], growing.values(), made)
             raise
+        finally:
+            for growing_blob in growing.values():
+                growing_blob.close()
+        # A download began anew under the converter's eyes. All is here now: plainly, and with its own error if any.
+        return await in_thread(self._threads, self._store.rootfs, image, convert)
 
     async def _convert(self, image: Image, size: int, growing: dict[Digest, Growing]) -> RootfsLease | None:
-        """Convert from what is still coming, or from the store where a download began anew under the reader."""
+        """Convert from what is still coming; None where that failed, for a reason the downloads may know better."""
 
         def opener(layer: Layer) -> GrowingReader:
             return growing[layer.descriptor.digest].reader()
@@ -247,10 +257,9 @@ class _Pull:
         cache = self._store.rootfs_cache
         try:
             return await in_thread(self._threads, cache.lease, image, size, self._store.content, opener)
-        except FirkinError:
-            if not all(blob.ended for blob in growing.values()):
-                return None  # The download's own error says more.
-        return await in_thread(self._threads, self._store.rootfs, image, size)
+        except FirkinError as error:
+            _log.info("the conversion of %s alongside its download failed: %s", image, error)
+            return None
 
     async def _converted(self, image: Image, size: int | None) -> RootfsLease | None:
         return None if size is None else await in_thread(self._threads, self._store.rootfs, image, size)
@@ -271,3 +280,5 @@ async def _give_up(
         with contextlib.suppress(FirkinError):
             if held := await made:
                 held.release()
+    for blob in growing:
+        blob.close()
