@@ -13,7 +13,7 @@ __all__ = ["Signal"]
 # signal(7): the C libraries keep 32 and 33 for themselves; programs count from SIGRTMIN = 34 to SIGRTMAX = 64.
 _RTMIN, _RTMAX = 34, 64
 _REALTIME = re.compile(r"RT(MIN|MAX)(?:([+-])(\d{1,2}))?")
-_NAMES = {member.name.removeprefix("SIG"): int(member) for member in _signal.Signals if int(member) < 32}
+_NAMES = {name.removeprefix("SIG"): int(member) for name, member in _signal.Signals.__members__.items() if member < 32}
 
 
 class Signal(int):
