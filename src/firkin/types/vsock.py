@@ -27,7 +27,8 @@ class VsockPort(int):
     @property
     def reserved(self) -> bool:
         """True for the agent's port and the library's own (docs/protocol.md, section 4)."""
-        return self == _RPC_PORT or self in _OWN_PORTS
+        # A range looks for an int at once, for a subclass of it one by one.
+        return self == _RPC_PORT or int(self) in _OWN_PORTS
 
     @classmethod
     def for_user(cls, value: int) -> Self:
