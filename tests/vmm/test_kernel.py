@@ -32,8 +32,8 @@ def bzimage(payload: bytes, setup_sectors: int = 4) -> bytes:
     return bytes(setup) + payload
 
 
-def with_size(compressed: bytes) -> bytes:
-    return compressed + struct.pack("<I", len(VMLINUX))
+def with_size(compressed: bytes, size: int = len(VMLINUX)) -> bytes:
+    return compressed + struct.pack("<I", size)
 
 
 def lz4_legacy(data: bytes) -> bytes:
@@ -64,8 +64,8 @@ def test_elf_and_arm_images_are_taken_as_they_are() -> None:
         (b"", "neither"),
         (b"#!/bin/sh\n" * 100, "neither"),
         (bzimage(with_size(gzip.compress(VMLINUX)))[:-9], "cut off"),
-        (bzimage(with_size(gzip.compress(VMLINUX))[:40] + with_size(b"")), "damaged|not a kernel"),
-        (bzimage(with_size(gzip.compress(b"not a kernel" * 99))), "not a kernel"),
+        (bzimage(with_size(gzip.compress(VMLINUX))[:40] + with_size(b"")), "damaged"),
+        (bzimage(with_size(gzip.compress(b"not a kernel" * 99), 1188)), "not a kernel"),
         (bzimage(with_size(b"LZO?" * 9)), "unknown way"),
         (bzimage(gzip.compress(VMLINUX) + b"\xff\xff\xff\xff"), "4294967295 bytes"),
     ],

@@ -51,8 +51,13 @@ class StateDirs:
     def make(self, *parts: str | Path) -> Path:
         """Join `parts` (the first is `data`, `cache` or `run`) and make that folder, mode 0700."""
         first, *rest = parts
-        path = Path({"data": self.data, "cache": self.cache, "run": self.run}[str(first)], *rest)
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root = {"data": self.data, "cache": self.cache, "run": self.run}[str(first)]
+        path = Path(root, *rest)
+        if not path.is_dir():
+            # `mode` is that of the last folder only: its parents are made one by one.
+            root.parent.mkdir(parents=True, exist_ok=True)
+            for folder in reversed([path, *path.parents[: len(path.relative_to(root).parts)]]):
+                folder.mkdir(exist_ok=True, mode=0o700)
         return path
 
 
