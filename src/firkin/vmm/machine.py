@@ -115,7 +115,7 @@ class VirtualMachine:
         """The last 4 KiB of the guest's console."""
         return tail(self._process.console)
 
-    def resume_message(self, *, epoch: int = 1, hostname: str = "", thaw: bool = False) -> pb.Resume:
+    def resume_message(self, *, epoch: int = 1, hostname: str = "", thaw: bool = True) -> pb.Resume:
         """The first message of a fresh VM or fork: new randomness, the time of now, an own machine id."""
         from firkin.vminitd._generated import agent_pb2 as pb
 
