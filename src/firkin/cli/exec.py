@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from firkin.cli.options import exec_flags, exec_inputs
+from firkin.cli.options import inputs_from, process_flags
 
 __all__ = ["command"]
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
-@exec_flags
+@process_flags
 @click.argument("container")
 @click.argument("args", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(container: str, args: tuple[str, ...], **flags: Any) -> int:
@@ -25,7 +25,7 @@ def command(container: str, args: tuple[str, ...], **flags: Any) -> int:
     """
     from firkin.core.exec_config import ExecConfig
 
-    return asyncio.run(_exec(container, ExecConfig.of(args, **exec_inputs(flags))))
+    return asyncio.run(_exec(container, ExecConfig.of(args, **inputs_from(flags))))
 
 
 async def _exec(name: str, config: Any) -> int:
