@@ -35,9 +35,7 @@ TCG = HostCapabilities(
     processor="p",
 )
 KVM = replace(TCG, accelerator="kvm")
-ARM = replace(
-    TCG, arch="aarch64", machine="virt", qemu="/usr/bin/qemu-system-aarch64", accelerator="kvm", tsc_khz=0
-)
+ARM = replace(TCG, arch="aarch64", machine="virt", qemu="/usr/bin/qemu-system-aarch64", accelerator="kvm", tsc_khz=0)
 BOOT = Handed(agent=5, qmp=6, console=7, kernel=8, initramfs=9)
 FORK = Handed(agent=5, qmp=6, console=7, ram=8, state=9)
 

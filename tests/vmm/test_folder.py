@@ -50,9 +50,7 @@ def test_a_name_that_can_be_no_folder_is_refused(dirs: StateDirs, name: str) -> 
 
 
 def test_the_folder_of_a_killed_owner_is_reclaimed(dirs: StateDirs) -> None:
-    owner = subprocess.Popen(
-        [sys.executable, "-c", CLAIM, str(dirs.run.parent), ""], stdout=subprocess.PIPE, text=True
-    )
+    owner = subprocess.Popen([sys.executable, "-c", CLAIM, str(dirs.run.parent), ""], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     assert owner.stdout.readline() == "claimed\n"
     with pytest.raises(StateError):

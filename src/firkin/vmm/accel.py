@@ -26,7 +26,15 @@ _MAX_CONSOLE = 1 << 20
 _CAME_UP = b"Kernel panic - not syncing: VFS"
 
 
-def judge(host: HostCapabilities, assets: BootAssets, accel: str, folder: Path, *, limit: float = _LIMIT) -> Verdict:
+def judge(
+    host: HostCapabilities,
+    assets: BootAssets,
+    accel: str,
+    folder: Path,
+    *,
+    limit: float = _LIMIT,
+    device: Path = _DEVICE,
+) -> Verdict:
     """The accelerator for `accel` ("auto", "kvm", "tcg").
 
     A bare kernel is booted under KVM for at most `limit` seconds. Only one process tries at a time. Raises
@@ -36,7 +44,7 @@ def judge(host: HostCapabilities, assets: BootAssets, accel: str, folder: Path, 
         return Verdict("tcg", "software emulation was asked for")
     with (folder / ".trial").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        refusal = _refusal(host) or _try_kvm(host, assets, limit)
+        refusal = _refusal(host, device) or _try_kvm(host, assets, limit)
     if refusal is None:
         return Verdict("kvm", "a guest booted under KVM")
     if accel == "kvm":
@@ -45,14 +53,14 @@ def judge(host: HostCapabilities, assets: BootAssets, accel: str, folder: Path, 
     return Verdict("tcg", refusal)
 
 
-def _refusal(host: HostCapabilities) -> str | None:
+def _refusal(host: HostCapabilities, device: Path) -> str | None:
     """Why KVM need not be tried at all."""
-    if not _DEVICE.exists():
-        return "there is no /dev/kvm"
-    if os.geteuid() != 0 and not os.access(_DEVICE, os.R_OK | os.W_OK):
-        return "this user may not open /dev/kvm; add it to the group kvm"
-    if host.uid_count and host.kvm_group < 0 and _DEVICE.stat().st_mode & 0o006 != 0o006:
-        return "/dev/kvm is root's alone, and QEMU does not run as root; give it to the group kvm"
+    if not device.exists():
+        return f"there is no {device}"
+    if os.geteuid() != 0 and not os.access(device, os.R_OK | os.W_OK):
+        return f"this user may not open {device}; add it to the group kvm"
+    if host.uid_count and host.kvm_group < 0 and device.stat().st_mode & 0o006 != 0o006:
+        return f"{device} is root's alone, and QEMU does not run as root; give it to the group kvm"
     return None
 
 

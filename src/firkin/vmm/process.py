@@ -79,14 +79,19 @@ class QemuProcess:
         return VirtualMachineError(f"the VM is gone: {subject}{reason}", boot_log=console)
 
     async def or_death(self, work: Awaitable[_T]) -> _T:
-        """The result of `work`, or `death()` where QEMU ends first; then `work` is cancelled."""
+        """The result of `work`, or `death()` where QEMU ends first, or where its end is why `work` failed."""
         task = asyncio.ensure_future(work)
         try:
             either: tuple[asyncio.Future[Any], ...] = (task, self.ended)
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise self.death()
-            return task.result()
+            try:
+                return task.result()
+            except VirtualMachineError as error:
+                if self.running:
+                    raise
+                raise self.death() from error
         finally:
             if not task.done():
                 task.cancel()

@@ -1,0 +1,104 @@
+"""Child processes: bare, unprivileged, and gone with the process that started them."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from firkin.errors import BootError
+from firkin.vmm.spawn import Identity, spawn
+
+OWNER = """if True:
+    import os, subprocess, sys, threading, time
+    from firkin.vmm.spawn import Identity, spawn
+    uid = int(sys.argv[1]) or None
+    def work():
+        child = spawn(["sleep", "600"], identity=Identity(uid), stderr=subprocess.DEVNULL)
+        print(child.pid, flush=True)
+    # The thread that asks ends at once: the child's life must not hang on it.
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    time.sleep(0.2)
+    print("alive", flush=True)
+    time.sleep(600)
+"""
+
+
+def run(argv: list[str], **options: object) -> tuple[int, str]:
+    """Exit code and stderr of `argv`."""
+    reader, writer = os.pipe()
+    child = spawn(argv, stderr=writer, **options)  # type: ignore[arg-type]
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        text = said.read()
+    return child.wait(), text
+
+
+@pytest.mark.parametrize("uid", [0, 0x4B000123], ids=["own user", "other user"])
+def test_it_dies_with_its_owner_and_not_with_a_thread(uid: int) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(uid)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    child = os.pidfd_open(int(owner.stdout.readline()))
+    assert owner.stdout.readline() == "alive\n"
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    gone, _, _ = select.select([child], [], [], 10)
+    os.close(child)
+    assert gone
+
+
+def test_an_owner_that_is_gone_already_is_noticed() -> None:
+    # The guard compares the parent with the pid it was told: here one that is surely another.
+    code, _ = run(["sh", "-c", 'exec setpriv --pdeathsig KILL sh -c \'[ "$PPID" = "$1" ] || exit 1\' sh 1'])
+    assert code == 1
+
+
+def test_the_environment_is_bare_and_only_named_descriptors_are_open(tmp_path: Path) -> None:
+    os.environ["FIRKIN_SPAWN_SECRET"] = "secret"
+    try:
+        extra = os.open(tmp_path, os.O_RDONLY)
+        code, text = run(["sh", "-c", "env >&2; ls /proc/self/fd >&2"], fds=[extra])
+    finally:
+        del os.environ["FIRKIN_SPAWN_SECRET"]
+        os.close(extra)
+    assert code == 0
+    assert "FIRKIN" not in text
+    assert {line for line in text.splitlines() if line.isdigit()} == {"0", "1", "2", "3", str(extra)} | {"3"}
+
+
+def test_another_user_without_groups_and_privileges() -> None:
+    code, text = run(
+        ["sh", "-c", "id >&2; grep -E 'NoNewPrivs|CapEff' /proc/self/status >&2"], identity=Identity(0x4B000123)
+    )
+    assert code == 0
+    assert "uid=1258291491 gid=1258291491 groups=1258291491" in text
+    assert "NoNewPrivs:\t1" in text
+    assert "CapEff:\t0000000000000000" in text
+
+
+def test_no_core_file_is_written() -> None:
+    assert run(["sh", "-c", "ulimit -c >&2"]) == (0, "0\n")
+
+
+def test_a_missing_setpriv_says_what_to_install() -> None:
+    with pytest.raises(BootError, match=r"setpriv is not there \(install util-linux"):
+        spawn(["true"], setpriv="/nowhere/setpriv", stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("point", ["boot.before-spawn", "boot.spawned"])
+def test_killed_beside_the_spawn(point: str) -> None:
+    code = (
+        'import subprocess; from firkin.vmm.spawn import spawn; spawn(["sleep", "987654"], stderr=subprocess.DEVNULL)'
+    )
+    ended = subprocess.run([sys.executable, "-c", code], env=os.environ | {"FIRKIN_FAULT": f"{point}=kill"})
+    assert ended.returncode == -signal.SIGKILL
+    left = subprocess.run(["pgrep", "-f", "^sleep 987654"], capture_output=True, text=True)
+    assert left.stdout == ""
