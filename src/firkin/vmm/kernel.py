@@ -71,7 +71,8 @@ def extract_vmlinux(data: bytes) -> bytes:
     if data[:4] == b"\x7fELF" or data[0x38:0x3C] == b"ARM\x64":
         return data
     if data[:2] == b"\x1f\x8b":
-        return _checked(zlib.decompressobj(31).decompress(data, _MAX_VMLINUX))
+        # arm64's Image.gz is the whole file.
+        return _checked(_decompress(data, _MAX_VMLINUX))
     if len(data) < 0x250 or data[0x202:0x206] == b"\0\0\0\0" or data[0x1FE:0x200] != b"\x55\xaa":
         raise InvalidInputError("the kernel is neither a bzImage nor an ELF file", hint="name a Linux kernel")
     offset, length = struct.unpack_from("<II", data, 0x248)
