@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 from collections.abc import Iterator
-from typing import IO
+from pathlib import Path
+from typing import IO, BinaryIO
 
 from firkin.errors import FirkinError, ImageError
 from firkin.oci.compression import compression_of, unpack
 from firkin.oci.manifest import ImageLimits
 
-__all__ = ["Unpacked", "members"]
+__all__ = ["Unpacked", "members", "opened"]
 
 # Headers that tarfile reads into memory whole: PAX records and GNU's long names.
 _EXTENSIONS = frozenset(
@@ -71,6 +73,20 @@ class _Rejoined:
             start, self._start = self._start, b""
             return start
         return self._file.read(limit)
+
+
+@contextlib.contextmanager
+def opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """The archive at a path, or one that is open already and stays so. Raises `ImageError` where there is none."""
+    if not isinstance(source, Path):
+        yield source
+        return
+    try:
+        file = source.open("rb")
+    except OSError as error:
+        raise ImageError(f"can't read {source}: {error.strerror}") from error
+    with file:
+        yield file
 
 
 def members(file: IO[bytes], limits: ImageLimits) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:

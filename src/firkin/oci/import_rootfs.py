@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import tarfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from firkin.errors import ImageError
+from firkin.oci.archive import opened
 from firkin.oci.busybox import store_image
 from firkin.oci.compression import compression_of, unpack
 from firkin.oci.config import History, ImageConfig
@@ -63,7 +63,7 @@ def import_rootfs(
     Raises `ImageError` for what is not a tar. What is in it is judged when it is converted.
     """
     with Lease(content.root) as lease:
-        with path.open("rb") if isinstance(path, Path) else contextlib.nullcontext(path) as file:
+        with opened(path) as file:
             start = file.read(8)
             writer = content.ingest(None)
             assert writer is not None

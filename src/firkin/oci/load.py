@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO
 from firkin import faults
 from firkin.errors import ImageError, InvalidInputError
 from firkin.oci._json import optional_text, parse_object, text_list
-from firkin.oci.archive import members
+from firkin.oci.archive import members, opened
 from firkin.oci.compression import compression_of
 from firkin.oci.config import ImageConfig
 from firkin.oci.content import ContentStore
@@ -73,7 +73,7 @@ def load(
         if isinstance(path, Path) and path.is_dir():
             entries = _load_folder(content, lease, path, stem, limits)
         else:
-            with path.open("rb") if isinstance(path, Path) else contextlib.nullcontext(path) as file:
+            with opened(path) as file:
                 entries = _load_archive(content, lease, file, stem, limits)
         if not entries:
             raise ImageError("the archive holds no image")

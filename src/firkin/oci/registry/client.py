@@ -9,12 +9,11 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import httpx
-
 from firkin.errors import ImageNotFoundError, InvalidInputError, RegistryError
 from firkin.oci._json import parse_object
 from firkin.oci.manifest import DEFAULT_LIMITS, ImageLimits
 from firkin.oci.media_types import INDEX_TYPES, MANIFEST_TYPES
+from firkin.oci.registry._httpx import httpx
 from firkin.oci.registry.auth import Authenticator, TokenRequest
 from firkin.oci.registry.credentials import Credentials, find_credentials
 from firkin.oci.registry.settings import RegistrySettings, host_of

@@ -12,11 +12,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httpx
-
 from firkin.errors import FirkinError, ImageError, ImageNotFoundError, RegistryError
 from firkin.oci.content import ContentStore, Ingest
 from firkin.oci.manifest import Descriptor
+from firkin.oci.registry._httpx import httpx
 from firkin.oci.registry.client import Repository, refused
 from firkin.oci.registry.progress import Outcome, Progress
 from firkin.oci.registry.transport import reason

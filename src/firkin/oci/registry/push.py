@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
-import httpx
-
 from firkin.errors import ImageError, ImageNotFoundError, RegistryError
 from firkin.oci.content import ContentStore
 from firkin.oci.lease import Lease
 from firkin.oci.manifest import Descriptor, Index, parse_document
 from firkin.oci.references import Tagged
+from firkin.oci.registry._httpx import httpx
 from firkin.oci.registry.client import RegistryClient, Repository, refused
 from firkin.oci.registry.progress import NoProgress, Progress
 from firkin.oci.registry.transport import reason

@@ -15,10 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
-import httpx
-
 from firkin import __version__
 from firkin.errors import RegistryError
+from firkin.oci.registry._httpx import httpx
 from firkin.oci.registry.settings import RegistrySettings, is_loopback
 
 __all__ = [
