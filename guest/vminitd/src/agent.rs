@@ -69,6 +69,8 @@ pub struct Agent {
     pub routes: Vec<crate::sockets::Route>,
     /// User code may run.
     pub resumed: bool,
+    /// Quiesce froze all containers, and no Resume thawed them.
+    pub frozen: bool,
     /// How often this line of VMs was restored.
     pub epoch: u64,
     /// Hidden behaviour for fault tests is on.
@@ -105,6 +107,7 @@ impl Agent {
             containers: Vec::new(),
             routes: Vec::new(),
             resumed: false,
+            frozen: false,
             epoch: 0,
             testing: boot::test_mode(),
             deadlines: 0,

@@ -51,8 +51,9 @@ impl Agent {
             let netlink = self.netlink()?;
             call.networks.iter().try_for_each(|identity| replace_identity(netlink, identity))?;
         }
-        if call.thaw {
+        if call.thaw && self.frozen {
             fs::write([CGROUPS, "/cgroup.freeze"].concat(), "0").context("thaw", "all containers")?;
+            self.frozen = false;
         }
         self.resumed = true;
         Ok(done())
@@ -63,7 +64,11 @@ impl Agent {
     /// # Errors
     /// EAGAIN.
     pub fn check_resumed(&self) -> Result<()> {
-        if self.resumed { Ok(()) } else { Err(Failure::new("resume", Errno::AGAIN, "the VM was not resumed yet")) }
+        match (self.resumed, self.frozen) {
+            (true, false) => Ok(()),
+            (true, true) => Err(Failure::new("resume", Errno::AGAIN, "the VM was resumed without a thaw")),
+            (false, _) => Err(Failure::new("resume", Errno::AGAIN, "the VM was not resumed yet")),
+        }
     }
 
     /// The socket to the kernel's network, opened when first needed.
@@ -86,7 +91,13 @@ impl Agent {
         if request.detach_stdio {
             self.detach_stdio();
         }
+        if self.processes.iter().next().is_none() {
+            // Nothing of the user's is there: a base VM's clones need no thaw.
+            self.quiesced(call, request.drop_caches);
+            return Ok(());
+        }
         fs::write([CGROUPS, "/cgroup.freeze"].concat(), "1").context("quiesce", "all containers")?;
+        self.frozen = true;
         let then = Then::Quiesced { drop_caches: request.drop_caches };
         self.watch_cgroup(CGROUPS.as_ref(), "frozen", 1, call, then)
     }

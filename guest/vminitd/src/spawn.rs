@@ -19,6 +19,8 @@ use crate::failure::{Context, Failure, Result};
 const HELPER: &str = "/bin/vmexec";
 /// "Go": the last thing that vmexec waits for.
 const GO: &[u8] = b"S";
+/// vmexec says nothing longer.
+const MAX_REPORT: usize = 8192;
 
 /// What vmexec is asked for.
 pub struct Request<'a> {
@@ -121,7 +123,7 @@ impl SyncSocket {
 
     /// The next message, and a terminal's master if it came with it; none: it has said nothing yet.
     pub fn receive(&self) -> Option<(Report, Option<OwnedFd>)> {
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; MAX_REPORT];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -134,7 +136,7 @@ impl SyncSocket {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        Some((parse(&buffer[..count.min(4096)], master.is_some()), master))
+        Some((parse(&buffer[..count.min(MAX_REPORT)], master.is_some()), master))
     }
 }
 
