@@ -52,3 +52,16 @@ def tar(entries: Iterable[Entry], form: int = tarfile.PAX_FORMAT) -> bytes:
         for info, content in entries:
             archive.addfile(info, io.BytesIO(content))
     return data.getvalue()
+
+
+def bulk(names: Iterable[bytes], *, kind: bytes = tarfile.REGTYPE, content: bytes = b"", target: bytes = b"") -> bytes:
+    """A layer of many members that differ only by name (up to 100 bytes), made much faster than by tarfile."""
+    info, _ = entry("", kind, content, linkname=target.decode())
+    header = info.tobuf(tarfile.GNU_FORMAT)
+    before, after = b" " * 8, header[156:]
+    rest = sum(header[100:148]) + sum(before) + sum(after)
+    body = content + bytes(-len(content) % 512)
+    parts: list[bytes] = []
+    for name in names:
+        parts += (name.ljust(100, b"\0"), header[100:148], b"%06o\0 " % (sum(name) + rest), after, body)
+    return b"".join(parts)

@@ -17,7 +17,7 @@ from tests.ext4.tars import Entry, entry, folder, hardlink, symlink, tar
 
 GIB = 1 << 30
 SIZE = 1 * GIB
-ACL = bytes.fromhex("020000000100060000000000020004000a000000040004000000000010000600ffffffff20000400ffffffff")
+ACL = bytes.fromhex("02000000 01000600ffffffff 020004000a000000 04000400ffffffff 10000600ffffffff 20000400ffffffff")
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +188,7 @@ def test_the_kernel_reads_it_too(tmp_path: Path) -> None:
     if done.returncode:
         pytest.skip(f"this host mounts no loop devices: {done.stderr.strip()}")
     try:
-        names = os.listdir(mounted / "wide")
+        names = [path.name for path in (mounted / "wide").iterdir()]
         found = of_folder(mounted)
         acl = os.getxattr(mounted / "acl", "system.posix_acl_access")
         missing = [f"{number:05}" for number in range(5000) if not (mounted / f"wide/file-{number:05}").exists()]

@@ -36,17 +36,15 @@ pub fn create(folder: &str, resources: Option<&Resources>) -> Result<OwnedFd> {
     Ok(cgroup)
 }
 
-/// The cgroup that a process is in; none where version 2 isn't mounted.
+/// The cgroup that a process is in; none for the root, which everything is in that was put nowhere else.
 pub fn of_process(pid: i32) -> Result<Option<OwnedFd>> {
     let path = format!("/proc/{pid}/cgroup");
     let text = files::read_regular(&path, 1 << 16).at("join", || format!("read {path}"))?;
     // cgroups(7): version 2 is the line with hierarchy 0 and no controller.
     let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
-    let Some(Ok(place)) = line.map(std::str::from_utf8) else { return Ok(None) };
-    match open_folder(&format!("{HIERARCHY}{place}")) {
-        Ok(cgroup) => Ok(Some(cgroup)),
-        Err(failure) if failure.errno == libc::ENOENT && place == "/" => Ok(None),
-        Err(failure) => Err(failure),
+    match line.map(std::str::from_utf8) {
+        Some(Ok(place)) if place != "/" => open_folder(&format!("{HIERARCHY}{place}")).map(Some),
+        _ => Ok(None),
     }
 }
 

@@ -18,7 +18,7 @@ pub fn mask(paths: &[String]) -> Result<()> {
     for path in paths {
         match mount("/dev/null", path.as_str(), "", MountFlags::BIND, None) {
             Err(Errno::NOTDIR) if is_dir(path) => {
-                mount("tmpfs", path.as_str(), "tmpfs", MountFlags::RDONLY, Some(c"size=0k"))
+                mount("tmpfs", path.as_str(), "tmpfs", MountFlags::RDONLY, None)
                     .at("masks", || format!("mask {path}"))?;
             }
             // A path through a file does not exist either.

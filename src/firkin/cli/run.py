@@ -43,7 +43,7 @@ async def _run(image: str, args: tuple[str, ...], name: str | None, timings: boo
     async with await AsyncContainer.launch(image, args, name=name, **inputs) as container:
         if timings:
             _print_timings(container)
-        status = await foreground(container.process)
+        status = await foreground(container.process, terminal=container.options.terminal)
     return status.shell_code
 
 

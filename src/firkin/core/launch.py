@@ -10,15 +10,16 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 from firkin import faults
-from firkin.core.guest_root import root_mounts, vm_config
 from firkin.core.live import publish
-from firkin.core.lowering import lower, resolve_stop_signal
+from firkin.core.lowering import resolve_stop_signal
 from firkin.core.option_inputs import OptionInputs, container_options
 from firkin.core.owner import Owner
+from firkin.core.prepare import prepare
 from firkin.core.seccomp_cache import container_program
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
 from firkin.oci import ImageStore
+from firkin.oci.rootfs import OciBundle
 from firkin.types import ContainerId, ProcessId, StateDirs
 from firkin.vminitd.control import ControlServer
 from firkin.vmm import VirtualMachine, VmFolder
@@ -62,15 +63,20 @@ async def _launch(
     stack.callback(folder.remove)
     store = ImageStore(dirs)
     image = store.resolve(image_name)
-    root = stack.enter_context(store.rootfs(image, options.disk)).path
-    seccomp = container_program(options, cache=dirs.cache / "seccomp")
-    spec = lower(options, image.config, container_id=id, seccomp=seccomp)
+    prepared = prepare(
+        options,
+        OciBundle(image),
+        container_id=id,
+        root_path=stack.enter_context(store.rootfs(image, options.disk)).path,
+        seccomp=container_program(options, cache=dirs.cache / "seccomp"),
+    )
     imaged = time.perf_counter()
     faults.point(_IMAGE_READY)
-    vm = await VirtualMachine.start(vm_config(options, root), folder=folder, dirs=dirs, fork=options.fork)
+    vm = await VirtualMachine.start(prepared.config, folder=folder, dirs=dirs, fork=options.fork)
     stack.push_async_callback(vm.aclose)
     vm.timings.record("image", (imaged - began) * 1e3)
     faults.point(_VM_READY)
+    spec = prepared.spec
     with vm.timings.phase("process"):
         process = await start_process(
             vm,
@@ -82,7 +88,10 @@ async def _launch(
             program=spec.process.args[0],
             before=(
                 vm.agent.submit(vm.resume_message(hostname=spec.hostname)),
-                *(vm.agent.mount(**mount) for mount in root_mounts(options, spec.root.path)),
+                *(
+                    vm.agent.mount(mount.type, mount.source, mount.destination, options=mount.options, mkdir=True)
+                    for mount in prepared.guest_mounts
+                ),
             ),
         )
     stack.push_async_callback(process.aclose)

@@ -21,9 +21,9 @@ from firkin.ext4._layout import (
     INCOMPAT_RECOVER,
     INODE,
     INODE_SIZE,
-    SUPER,
     SUPER_MAGIC,
     SUPER_OFFSET,
+    unpack_super,
 )
 
 __all__ = ["Image", "Inode"]
@@ -39,6 +39,7 @@ _UNDERSTOOD = (
 )
 _SUPER_SIZE = 1024
 _MAX_DEPTH = 5
+_MAX_SIZE = 1 << 44  # 2^32 blocks of 4 KiB
 _NODE = struct.Struct("<HHHHI")
 _ENTRY = struct.Struct("<IHHI")
 _INIT_MAX = 32768  # longer lengths mark an extent as allocated but never written: it reads as zeros
@@ -89,30 +90,32 @@ class Image:
         return ImageError(f"the image {self._path} is damaged: {what}", hint="e2fsck -f may say more")
 
     def _read_super(self) -> None:
-        fields = SUPER.unpack_from(self._pread(SUPER_OFFSET, _SUPER_SIZE))
-        if fields[15] != SUPER_MAGIC:
+        fields = unpack_super(self._pread(SUPER_OFFSET, _SUPER_SIZE))
+        if fields["magic"] != SUPER_MAGIC:
             raise ImageError(f"{self._path} is not an ext4 image")
-        self._inodes, self.block_size, per_group = fields[0], 1024 << min(fields[6], 8), fields[8]
-        self._inodes_per_group, self._inode_size, incompat = fields[10], fields[26], fields[29]
+        incompat, first, per_group = fields["feature_incompat"], fields["first_data_block"], fields["blocks_per_group"]
+        unknown = incompat & ~_UNDERSTOOD
+        if unknown or not incompat & INCOMPAT_FILETYPE:
+            raise ImageError(f"the image {self._path} has features that Firkin can't read: {unknown:#x}")
         wide = bool(incompat & INCOMPAT_64BIT)
-        self.blocks = fields[1] | (fields[47] << 32 if wide else 0)
-        self._descriptor_size = fields[43] if wide else 32
         self.needs_recovery = bool(incompat & INCOMPAT_RECOVER)
-        if incompat & ~_UNDERSTOOD or not incompat & INCOMPAT_FILETYPE:
-            raise ImageError(
-                f"the image {self._path} has features that Firkin can't read: {incompat & ~_UNDERSTOOD:#x}"
-            )
+        self.block_size = 1024 << min(fields["log_block_size"], 8)
+        self.blocks = fields["blocks_count"] | (fields["blocks_count_hi"] << 32 if wide else 0)
+        self._inodes, self._inodes_per_group = fields["inodes_count"], fields["inodes_per_group"]
+        self._inode_size, self._descriptor_size = fields["inode_size"], fields["desc_size"] if wide else 32
         if (
             self.block_size not in (1024, 2048, 4096)
             or not 0 < per_group <= 8 * self.block_size
             or not 0 < self._inodes_per_group <= 8 * self.block_size
             or self._inode_size not in (_OLD_INODE_SIZE, INODE_SIZE, 512, 1024)
             or self._descriptor_size not in (32, 64)
-            or not fields[5] < self.blocks
+            or not first < self.blocks
         ):
             raise self.damaged("its superblock makes no sense")
-        self._descriptors = (fields[5] + 1) * self.block_size
-        self._groups = -(-(self.blocks - fields[5]) // per_group)
+        if self.blocks * self.block_size > os.lseek(self._fd, 0, os.SEEK_END):
+            raise self.damaged("it is cut short")
+        self._descriptors = (first + 1) * self.block_size
+        self._groups = -(-(self.blocks - first) // per_group)
 
     def inode(self, number: int) -> Inode:
         """The inode `number`."""
@@ -130,7 +133,10 @@ class Image:
         extra = int.from_bytes(raw[128:130], "little") if self._inode_size > _OLD_INODE_SIZE else 0
         if extra & 3 or extra > self._inode_size - _OLD_INODE_SIZE:
             raise self.damaged(f"inode {number} is malformed")
-        return _decode(number, raw, extra)
+        inode = _decode(number, raw, extra)
+        if inode.size > _MAX_SIZE:
+            raise self.damaged(f"inode {number} is larger than a file can be")
+        return inode
 
     def read(self, inode: Inode, offset: int, length: int) -> bytes:
         """At most `length` bytes of a file's content from `offset` on; holes are zeros. The caller bounds `length`."""
@@ -184,7 +190,7 @@ class Image:
                 end = entries[index + 1][0] if index + 1 < count else span[1]
                 low = logical + 1
                 if end > first:
-                    child = self.block(second | third << 32)
+                    child = self.block(second | third << 16 | (fourth & 0xFFFF) << 32)  # an index entry's fields
                     yield from self._node(child, height - 1, (logical, end), first)
                 continue
             length = second if second <= _INIT_MAX else second - _INIT_MAX
@@ -200,16 +206,11 @@ class Image:
             data = os.pread(self._fd, length, offset)
         except OSError as error:
             raise ImageError(f"can't read the image {self._path}: {error.strerror}") from error
-        if len(data) < length:
-            rest = os.pread(self._fd, length - len(data), offset + len(data)) if data else b""
-            if len(data) + len(rest) < length:
-                raise (
-                    self.damaged("it is cut short")
-                    if offset > SUPER_OFFSET
-                    else ImageError(f"{self._path} is not an ext4 image")
-                )
-            data += rest
-        return data
+        if len(data) == length:
+            return data
+        if offset > SUPER_OFFSET:
+            raise self.damaged("it is cut short")
+        raise ImageError(f"{self._path} is not an ext4 image")
 
 
 def _decode(number: int, raw: bytes, extra: int) -> Inode:

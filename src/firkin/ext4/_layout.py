@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 __all__ = [
     "BLOCKS_PER_GROUP",
@@ -41,11 +42,12 @@ __all__ = [
     "RO_COMPAT_HUGE_FILE",
     "RO_COMPAT_LARGE_FILE",
     "RO_COMPAT_SPARSE_SUPER",
-    "SUPER",
     "SUPER_MAGIC",
     "SUPER_OFFSET",
     "XATTR_MAGIC",
     "blocks_of",
+    "pack_super",
+    "unpack_super",
 ]
 
 BLOCK_SHIFT = 12
@@ -82,8 +84,35 @@ generation, xattr block, size high, fragment, sectors high, xattr block high, ui
 then extra size, checksum high, ctime, mtime and atime extra, creation time and its extra, version high, project, and 96
 bytes for xattrs."""
 
-SUPER = struct.Struct("<IIIIIIIIIIIIIHHHHHHIIIIHHIHHIII16s16s64sIBBH16sIII16sBBHIII68sIIIHHIHHQIBBHQ")
-"""The superblock up to s_kbytes_written (offset 0x180), field by field."""
+_SUPER_FIELDS = """
+    inodes_count:I blocks_count:I r_blocks_count:I free_blocks_count:I free_inodes_count:I first_data_block:I
+    log_block_size:I log_cluster_size:I blocks_per_group:I clusters_per_group:I inodes_per_group:I mtime:I wtime:I
+    mnt_count:H max_mnt_count:H magic:H state:H errors:H minor_rev_level:H lastcheck:I checkinterval:I creator_os:I
+    rev_level:I def_resuid:H def_resgid:H first_ino:I inode_size:H block_group_nr:H feature_compat:I feature_incompat:I
+    feature_ro_compat:I uuid:16s volume_name:16s last_mounted:64s algorithm_bitmap:I prealloc_blocks:B
+    prealloc_dir_blocks:B reserved_gdt_blocks:H journal_uuid:16s journal_inum:I journal_dev:I last_orphan:I
+    hash_seed:16s def_hash_version:B jnl_backup_type:B desc_size:H default_mount_opts:I first_meta_bg:I mkfs_time:I
+    jnl_blocks:68s blocks_count_hi:I r_blocks_count_hi:I free_blocks_count_hi:I min_extra_isize:H want_extra_isize:H
+    flags:I raid_stride:H mmp_interval:H mmp_block:Q raid_stripe_width:I log_groups_per_flex:B
+"""
+_SUPER_NAMES = [field.partition(":")[0] for field in _SUPER_FIELDS.split()]
+_SUPER = struct.Struct("<" + "".join(field.partition(":")[2] for field in _SUPER_FIELDS.split()))
+_SUPER_BYTES = {name for name, field in zip(_SUPER_NAMES, _SUPER_FIELDS.split(), strict=True) if field.endswith("s")}
+
+
+def pack_super(numbers: Mapping[str, int], texts: Mapping[str, bytes]) -> bytes:
+    """The superblock up to s_log_groups_per_flex, its fields named as in the kernel without `s_`; the others are 0."""
+    values = [texts.get(name, b"") if name in _SUPER_BYTES else numbers.get(name, 0) for name in _SUPER_NAMES]
+    return _SUPER.pack(*values)
+
+
+def unpack_super(data: bytes) -> dict[str, int]:
+    """The numbers of a superblock, by the same names."""
+    return {
+        name: value
+        for name, value in zip(_SUPER_NAMES, _SUPER.unpack_from(data), strict=True)
+        if name not in _SUPER_BYTES
+    }
 
 
 def blocks_of(size: int) -> int:

@@ -98,18 +98,22 @@ def _split(name: bytes, value: bytes, owner: bytes) -> _Attribute:
 
 def _encode(attributes: list[_Attribute], room: int, start: int, *, hashed: bool) -> bytes | None:
     """Entries from the front and values from the back; offsets count from `start` before the first entry."""
-    entries, values, end = b"", b"", room
-    for index, name, value in attributes:
-        padded = value.ljust((len(value) + 3) & ~3, b"\0")
-        end -= len(padded)
-        where = end + start if value else 0
-        digest = _entry_hash(name, padded) if hashed else 0
-        entries += _ENTRY.pack(len(name), index, where, 0, len(value), digest) + name.ljust((len(name) + 3) & ~3, b"\0")
-        values = padded + values
-    gap = room - len(entries) - len(values)
-    if gap < 4:  # four zero bytes end the entries
+    size = sum(_ENTRY.size + _padded(len(name)) + _padded(len(value)) for _, name, value in attributes)
+    if size + 4 > room:  # four zero bytes end the entries
         return None
-    return entries + bytes(gap) + values
+    entries, values = b"", b""
+    for index, name, value in attributes:
+        padded = value.ljust(_padded(len(value)), b"\0")
+        values = padded + values
+        where = start + room - len(values) if value else 0
+        digest = _entry_hash(name, padded) if hashed else 0
+        entries += _ENTRY.pack(len(name), index, where, 0, len(value), digest)
+        entries += name.ljust(_padded(len(name)), b"\0")
+    return entries + bytes(room - size) + values
+
+
+def _padded(length: int) -> int:
+    return (length + 3) & ~3
 
 
 def _entry_hash(name: bytes, padded: bytes) -> int:
@@ -128,7 +132,7 @@ def _block_hash(body: bytes) -> int:
         if not entry:
             return 0
         digest = ((digest << 16) ^ (digest >> 16) ^ entry) & 0xFFFFFFFF
-        at += _ENTRY.size + ((length + 3) & ~3)
+        at += _ENTRY.size + _padded(length)
     return digest
 
 
