@@ -95,15 +95,15 @@ async def _build(
             with (new / "state").open("wb") as state:
                 sentinel = await running.process.or_death(_save(running, folder, state.fileno()))
                 os.fsync(state.fileno())
-            await running.process.wait()
         finally:
+            # It has stopped for good: asking it to quit would only race with its end.
             await running.process.end()
         faults.point(_SAVED)
         await asyncio.to_thread(_keep, new, ram, shape, host, sentinel)
 
 
 async def _save(running: Running, folder: VmFolder, state: int) -> bytes:
-    """Ready the guest for its forks, save the devices to `state`, quit. The sentinel that the forks wait for."""
+    """Ready the guest for its forks and save the devices to `state`. The sentinel that the forks wait for."""
     from firkin.vminitd.agent import Agent
 
     qmp = Qmp(folder)
@@ -119,9 +119,7 @@ async def _save(running: Running, folder: VmFolder, state: int) -> bytes:
                 if status in ("failed", "cancelled"):
                     raise VirtualMachineError(f"saving the VM has {status}")
                 await asyncio.sleep(0.002)
-        sentinel = running.link.sentinel
-        await qmp.execute("quit")
-        return sentinel
+        return running.link.sentinel
     except TimeoutError as error:
         raise VirtualMachineError(f"the VM was not saved within {_SAVE_LIMIT:g} s") from error
     finally:
