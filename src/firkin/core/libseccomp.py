@@ -55,13 +55,13 @@ class _ArgCmp(ctypes.Structure):
 
 
 @cache
-def _library() -> Any:
+def _load(name: str = _LIBRARY) -> Any:
     """The library with its functions' types. Raises `FirkinError` where it is not installed."""
     try:
-        library = ctypes.CDLL(_LIBRARY, use_errno=True)
+        library = ctypes.CDLL(name, use_errno=True)
     except OSError as error:
         raise FirkinError(
-            f"seccomp filters can't be compiled: {_LIBRARY} is missing",
+            f"seccomp filters can't be compiled: {name} is missing",
             hint="install libseccomp2, or choose --security-opt seccomp=unconfined",
         ) from error
     pointer, uint32, integer = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int
@@ -85,31 +85,33 @@ def _library() -> Any:
 
 def known_syscalls(arch: int, names: Iterable[str]) -> dict[str, int]:
     """The numbers of those `names` that the architecture (AUDIT_ARCH_*) has and the library knows."""
-    resolve = _library().seccomp_syscall_resolve_name_arch
+    resolve = _load().seccomp_syscall_resolve_name_arch
     numbers = {name: resolve(arch, name.encode()) for name in names}
     return {name: number for name, number in numbers.items() if number >= 0}
 
 
-def compile_rules(default_action: int, rules: Iterable[Rule], arches: tuple[int, ...]) -> bytes:
+def compile_rules(
+    default_action: int, rules: Iterable[Rule], arches: tuple[int, ...], *, library: str = _LIBRARY
+) -> bytes:
     """`struct sock_filter[]` for the AUDIT_ARCH_* of `arches`; a call of any other architecture kills the thread.
 
     A rule whose system call the library does not know, or whose action is the default anyway, is left out, as runc
     does. Raises `InvalidInputError` for rules that contradict each other or make a program beyond the kernel's limit.
     """
-    library = _library()
-    context = library.seccomp_init(default_action)
+    loaded = _load(library)
+    context = loaded.seccomp_init(default_action)
     if not context:
         raise InvalidInputError(f"libseccomp refuses the default action {default_action:#x}", value=default_action)
     try:
-        _set_arches(library, context, arches)
+        _set_arches(loaded, context, arches)
         # Older libraries (before 2.5) have no binary tree: the filter is then longer on its way, not different.
-        library.seccomp_attr_set(context, _ATTR_OPTIMIZE, _BINARY_TREE)
+        loaded.seccomp_attr_set(context, _ATTR_OPTIMIZE, _BINARY_TREE)
         for rule in rules:
             if rule.action != default_action:
-                _add(library, context, rule)
-        return _export(library, context)
+                _add(loaded, context, rule)
+        return _export(loaded, context)
     finally:
-        library.seccomp_release(context)
+        loaded.seccomp_release(context)
 
 
 def _set_arches(library: Any, context: int, arches: tuple[int, ...]) -> None:

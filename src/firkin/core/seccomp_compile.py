@@ -31,19 +31,11 @@ _AUDIT_ARCH = {
     SeccompArch.X32: 0x4000003E,
     SeccompArch.AARCH64: 0xC00000B7,
     SeccompArch.ARM: 0x40000028,
-    SeccompArch.RISCV64: 0xC00000F3,
-    SeccompArch.PPC64LE: 0xC0000015,
-    SeccompArch.S390X: 0x80000016,
-    SeccompArch.S390: 0x00000016,
 }
-# What the kernel of each platform runs, by the platform's OCI name.
+# What the kernel of a guest runs, by the guest's OCI name.
 _ARCHES = {
     "amd64": (SeccompArch.X86_64, SeccompArch.X86, SeccompArch.X32),
     "arm64": (SeccompArch.AARCH64, SeccompArch.ARM),
-    "arm": (SeccompArch.ARM,),
-    "riscv64": (SeccompArch.RISCV64,),
-    "ppc64le": (SeccompArch.PPC64LE,),
-    "s390x": (SeccompArch.S390X, SeccompArch.S390),
 }
 # seccomp.h: SCMP_ACT_*; linux/seccomp.h has the same numbers as SECCOMP_RET_*.
 _ACTIONS = {
