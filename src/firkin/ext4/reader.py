@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,7 @@ __all__ = ["FileStat", "ImageReader"]
 _MAX_SYMLINKS = 40
 _MAX_TARGET = 4096
 _MAX_READ = 1 << 28
+_LISTINGS = 64  # directories remembered, since paths of one directory tend to be asked for together
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class ImageReader:
         """`limits` bounds each `walk` and `extract`. Raises `ImageError` where `path` can't be read or is not ext4."""
         self._image = Image(Path(path))
         self._limits = limits or Limits()
+        self._listings: dict[int, dict[bytes, int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -170,10 +173,15 @@ class ImageReader:
     def _child(self, parent: Inode, name: bytes, path: str) -> Inode:
         if not stat.S_ISDIR(parent.mode):
             raise ImageError(f"the image has no {path}: a part of it is not a directory")
-        for found, number in directory_entries(self._image, parent):
-            if found == name:
-                return self._image.inode(number)
-        raise ImageError(f"the image has no {path}")
+        names = self._listings.get(parent.number)
+        if names is None:
+            names = dict(islice(directory_entries(self._image, parent), self._limits.max_inodes))
+            if len(self._listings) == _LISTINGS:
+                self._listings.clear()
+            self._listings[parent.number] = names
+        if name not in names:
+            raise ImageError(f"the image has no {path}")
+        return self._image.inode(names[name])
 
 
 def _target(image: Image, inode: Inode) -> bytes:
