@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from firkin.oci import ImageStore
     from firkin.types.platform import Platform
 
-__all__ = ["list_files", "write_file"]
+__all__ = ["list_files", "printable", "write_file"]
 
 _CHUNK = 1 << 20
+
+
+def printable(text: str) -> str:
+    """`text` without what could move a terminal's cursor or can't be encoded: its author is the image's."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def list_files(
@@ -38,7 +43,8 @@ def list_files(
         return
     for name, mode, uid, gid, size, _, target in rows:
         arrow = f" -> {target}" if target is not None else ""
-        click.echo(name if names_only else f"{stat.filemode(mode)} {uid:>5} {gid:>5} {size:>10} {name}{arrow}")
+        line = name if names_only else f"{stat.filemode(mode)} {uid:>5} {gid:>5} {size:>10} {name}{arrow}"
+        click.echo(printable(line))
 
 
 def write_file(store: ImageStore, image: str, platform: Platform | None, path: str, output: IO[bytes]) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from firkin.cli._image_files import list_files, printable, write_file
+
 if TYPE_CHECKING:
     from firkin.oci import Image, ImageStore
     from firkin.types.platform import Platform
@@ -224,10 +226,15 @@ def history(form: str, quiet: bool, platform: str | None, reference: str) -> Non
         _print_json(steps)
     elif quiet:
         for step in steps:
-            click.echo(step["created_by"])
+            click.echo(printable(str(step["created_by"])))
     else:
         rows = [
-            (str(s["created"])[:19], _size(int(str(s["size"]))), " ".join(str(s["created_by"]).split())) for s in steps
+            (
+                printable(str(s["created"])[:19]),
+                _size(int(str(s["size"]))),
+                printable(" ".join(str(s["created_by"]).split())),
+            )
+            for s in steps
         ]
         _table([("CREATED", "SIZE", "CREATED BY"), *rows])
 
@@ -240,8 +247,6 @@ def history(form: str, quiet: bool, platform: str | None, reference: str) -> Non
 @click.argument("path", required=False, default="/")
 def ls(form: str, quiet: bool, platform: str | None, image: str | None, path: str) -> None:
     """List the images; with IMAGE [PATH], the files in that image."""
-    from firkin.cli._image_files import list_files
-
     if image is None:
         _list_images(form, quiet)
     else:
@@ -254,8 +259,6 @@ def ls(form: str, quiet: bool, platform: str | None, image: str | None, path: st
 @click.argument("path")
 def cat(platform: str | None, image: str, path: str) -> None:
     """Write a file of an image to standard output."""
-    from firkin.cli._image_files import write_file
-
     write_file(_store(), image, _parsed(platform), path, sys.stdout.buffer)
 
 
@@ -299,6 +302,6 @@ def _image_row(row: dict[str, Any]) -> tuple[str, ...]:
         row["reference"] or "<none>",
         row["id"].hex[:12],
         ",".join(row["platforms"]),
-        (row["created"] or "")[:10],
+        printable((row["created"] or "")[:10]),
         _size(row["size"]),
     )

@@ -238,6 +238,7 @@ class _Pull:
             return None
         try:
             if held := await asyncio.shield(made):
+                await in_thread(self._threads, self._store.rootfs_cache.shrink, self._store.rootfs_limit)
                 return held
         except asyncio.CancelledError:
             await _give_up([], growing.values(), made)

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
-from firkin import __version__
 from firkin.errors import RegistryError
 from firkin.oci.registry._httpx import httpx
 from firkin.oci.registry.settings import RegistrySettings, is_loopback
@@ -165,7 +164,7 @@ class Transport:
                 trust_env=self._settings.proxies and not is_loopback(parts.hostname or ""),
                 timeout=httpx.Timeout(self._timeout, pool=None),
                 limits=httpx.Limits(max_connections=_CONNECTIONS),
-                headers={"user-agent": f"firkin/{__version__}", "accept-encoding": "identity"},
+                headers={"user-agent": "firkin", "accept-encoding": "identity"},
                 follow_redirects=False,
             )
         return self._clients[key]
