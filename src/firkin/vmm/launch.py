@@ -117,13 +117,17 @@ def _open_disk(folder: VmFolder, index: int, disk: Disk, opened: ExitStack) -> D
     if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
         raise InvalidInputError(f"{disk.path} is neither a file nor a block device", value=disk.path)
     size = os.lseek(image, 0, os.SEEK_END)
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    layer = os.open(folder.path / f"overlay{index}.qcow2", flags, 0o600)
+    path = folder.path / f"overlay{index}.qcow2"
+    layer = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     opened.callback(os.close, layer)
     if disk.direct:
         write_window(layer, disk_capacity(size), size)
     else:
         write_overlay(layer, disk_capacity(size))
+    if disk.read_only:
+        # QEMU wants a descriptor of just the access that it needs.
+        layer = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        opened.callback(os.close, layer)
     return DiskFds(image, layer, stat.S_ISBLK(mode))
 
 
