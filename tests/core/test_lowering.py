@@ -116,7 +116,7 @@ def test_users_are_resolved_in_the_guest(
 
 def test_groups_are_numbers_or_an_annotation() -> None:
     spec = lowered(user=User("app", groups=("9",)), group_add=["audio", 7, "video"])
-    assert spec.process.user.additional_gids == (9, 7)
+    assert spec.process.user.additional_gids == (7, 9)
     assert spec.annotations["dev.firkin.group_add"] == "audio,video"
 
 

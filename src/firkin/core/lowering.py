@@ -176,8 +176,8 @@ def process_annotations(options: ProcessOptions, env: tuple[str, ...]) -> dict[s
 
 
 def further_groups(options: ProcessOptions) -> tuple[str, ...]:
-    """Names and gids beside the user's own groups."""
-    return (*(options.user.groups if options.user is not None else ()), *options.group_add)
+    """Names and gids beside the user's own groups, in one order however they were given."""
+    return tuple(sorted({*(options.user.groups if options.user is not None else ()), *options.group_add}))
 
 
 def lower_user(options: ProcessOptions, image_user: str = "") -> ProcessUser:
@@ -267,7 +267,7 @@ _DEVPTS = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid
 def by_depth(defaults: Iterable[SpecMount], given: Iterable[SpecMount]) -> tuple[SpecMount, ...]:
     """The mounts in the order to make them: one given replaces a default at the same place; the shallow come first.
 
-    Among those of one depth, defaults come before the given, each in its own order.
+    Among those of one depth, defaults come first in their own order, then the given by their destination.
     Raises `InvalidInputError` for two given at one place.
     """
     users: dict[str, SpecMount] = {}
@@ -278,7 +278,9 @@ def by_depth(defaults: Iterable[SpecMount], given: Iterable[SpecMount]) -> tuple
             )
         users[mount.destination] = mount
     kept = [mount for mount in defaults if mount.destination not in users]
-    return tuple(sorted([*kept, *users.values()], key=lambda mount: mount.destination.count("/")))
+    return tuple(
+        sorted([*kept, *(users[place] for place in sorted(users))], key=lambda mount: mount.destination.count("/"))
+    )
 
 
 def _resources(options: ContainerOptions, limit_resources: bool) -> Resources | None:

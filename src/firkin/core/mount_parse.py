@@ -38,7 +38,7 @@ def parse_volume(text: str) -> Mount:
     source, destination, *rest = parts
     read_only, options = _options(rest[0] if rest else "", text)
     if source[0] in "/.~":
-        return Mount.bind(Path(source).expanduser(), destination, read_only=read_only, options=options)
+        return Mount.bind(_host_path(source), destination, read_only=read_only, options=options)
     return Mount.volume(_volume_name(source), destination, read_only=read_only, options=options)
 
 
@@ -93,7 +93,7 @@ def _mount_of(kind: str, source: str, destination: str, fields: dict[str, str], 
             )
         if not source:
             raise InvalidInputError(f"the mount {text!r} has no source", value=text, hint="add source=PATH")
-        return Mount.bind(Path(source).expanduser(), destination, options=[propagation])
+        return Mount.bind(_host_path(source), destination, options=[propagation])
     if kind == "volume":
         return Mount.volume(_volume_name(source) if source else "", destination)
     if kind == "tmpfs":
@@ -110,7 +110,11 @@ def _mount_of(kind: str, source: str, destination: str, fields: dict[str, str], 
 
 def _fields(text: str) -> dict[str, str]:
     fields: dict[str, str] = {}
-    for part in next(csv.reader([text], strict=True), []):
+    try:
+        parts = next(csv.reader([text], strict=True), [])
+    except csv.Error as error:
+        raise InvalidInputError(f"{text!r} is not a mount", value=text, hint="quote as in CSV") from error
+    for part in parts:
         key, equals, value = part.partition("=")
         name = _KEYS.get(key, key)
         if not name or name in fields:
@@ -135,6 +139,13 @@ def _options(given: str, text: str) -> tuple[bool, list[str]]:
                 f"{option!r} is not an option of a mount", value=text, hint="ro, rw, noexec, rshared, …"
             )
     return "ro" in options, [option for option in options if option in _PROPAGATION | _MODES]
+
+
+def _host_path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{text!r} begins with the home of nobody", value=text) from error
 
 
 def _volume_name(name: str) -> str:
