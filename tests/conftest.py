@@ -16,10 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from firkin.oci import Image, ImageStore
 from firkin.types.state import StateDirs
 from tests.leftovers import Found, of_marks, since, snapshot
+
+# How long an example may take says nothing on a machine that others use too.
+settings.register_profile("firkin", deadline=None)
+settings.load_profile("firkin")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT / ".build" / "test-home"
