@@ -38,19 +38,19 @@ impl Agent {
     }
 
     fn data(&mut self, stream: u32, token: u32, payload: Range<usize>) {
-        match self.nodes.get_mut(token) {
-            Some(Node::Relay(relay)) => {
-                if relay.receive(&mut self.link, payload) == Progress::Done {
-                    self.close(token);
-                }
-            }
+        let progress = match self.nodes.get_mut(token) {
+            Some(Node::Relay(relay)) => relay.receive(&mut self.link, payload),
             Some(Node::Call(call)) => {
                 let count = payload.len();
                 let assembly = call.assemble(self.link.bytes(payload));
                 self.link.consumed(stream, count);
                 self.assembled(token, stream, assembly);
+                Progress::Waits
             }
-            _ => {}
+            _ => Progress::Waits,
+        };
+        if progress == Progress::Done {
+            self.close(token);
         }
     }
 

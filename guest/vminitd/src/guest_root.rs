@@ -16,7 +16,10 @@ use crate::failure::{Context, Failure, Result};
 const TRIES: usize = 32;
 
 /// A folder that paths are resolved below.
-pub struct GuestRoot(OwnedFd);
+pub struct GuestRoot {
+    folder: OwnedFd,
+    resolve: ResolveFlags,
+}
 
 impl GuestRoot {
     /// The folder at `path` of the agent's own.
@@ -25,7 +28,14 @@ impl GuestRoot {
     /// As open(2).
     pub fn at(path: &str) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        open(path, flags, Mode::empty()).context("root", path).map(Self)
+        open(path, flags, Mode::empty())
+            .context("root", path)
+            .map(|folder| Self { folder, resolve: ResolveFlags::IN_ROOT })
+    }
+
+    /// A folder that no symbolic link leads out of: EXDEV.
+    pub fn beneath(folder: OwnedFd) -> Self {
+        Self { folder, resolve: ResolveFlags::BENEATH }
     }
 
     /// The root of a container, which has a first process or only a folder yet.
@@ -45,15 +55,15 @@ impl GuestRoot {
     /// # Errors
     /// As openat2(2).
     pub fn open(&self, path: &Path, flags: OFlags, mode: u32) -> std::result::Result<OwnedFd, Errno> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = self.resolve | ResolveFlags::NO_MAGICLINKS;
         let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(mode & 0o7777) } else { Mode::empty() };
         for _ in 1..TRIES {
-            match openat2(&self.0, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            match openat2(&self.folder, path, flags | OFlags::CLOEXEC, mode, resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 outcome => return outcome,
             }
         }
-        openat2(&self.0, path, flags | OFlags::CLOEXEC, mode, resolve)
+        openat2(&self.folder, path, flags | OFlags::CLOEXEC, mode, resolve)
     }
 
     /// Opens a folder, as a place for others.
@@ -73,9 +83,9 @@ impl GuestRoot {
             Err(Errno::NOENT) => {}
             outcome => return outcome,
         }
-        let mut walked = std::path::PathBuf::from("/");
+        let mut walked = std::path::PathBuf::from(".");
         let mut current = self.folder(&walked)?;
-        for component in path.components() {
+        for component in path.components().filter(|component| *component != Component::RootDir) {
             walked.push(component);
             current = match (self.folder(&walked), component) {
                 (Err(Errno::NOENT), Component::Normal(name)) => {
@@ -94,7 +104,7 @@ impl GuestRoot {
     /// As openat2(2); EINVAL where the last part is no name.
     pub fn parent<'a>(&self, path: &'a Path, make: bool) -> std::result::Result<(OwnedFd, &'a std::ffi::OsStr), Errno> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = if make { self.make_folders(parent, 0o755)? } else { self.folder(parent)? };
         Ok((folder, name))
     }
