@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::failure::{At, Failure, Result};
 use crate::files;
-use crate::resources::Resources;
+use crate::resources::{Resources, Setting};
 
 /// Where the agent mounts the hierarchy (docs/internals.md).
 const HIERARCHY: &str = "/sys/fs/cgroup";
@@ -30,10 +30,16 @@ pub fn create(folder: &str, resources: Option<&Resources>) -> Result<OwnedFd> {
     make(folder)?;
     let cgroup = open_folder(folder)?;
     for setting in resources.map(Resources::settings).transpose()?.unwrap_or_default() {
-        files::write_at(&cgroup, &setting.file, setting.value.as_bytes())
-            .at("cgroup", || format!("write {:?} to {}", setting.value, setting.file))?;
+        write(&cgroup, &setting)?;
     }
     Ok(cgroup)
+}
+
+fn write(cgroup: &OwnedFd, setting: &Setting) -> Result<()> {
+    match (files::write_at(cgroup, &setting.file, setting.value.as_bytes()), &setting.otherwise) {
+        (Err(Errno::NOENT), Some(otherwise)) => write(cgroup, otherwise),
+        (answer, _) => answer.at("cgroup", || format!("write {:?} to {}", setting.value, setting.file)),
+    }
 }
 
 /// The cgroup that a process is in; none for the root, which everything is in that was put nowhere else.

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use rustix::fs::{AtFlags, CWD, statat};
 use rustix::io::Errno;
 
-use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
+use crate::failure::{self, Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::raw::{self, Pointers};
 
 /// PATH of a process that has none: Docker's default.
@@ -67,7 +67,6 @@ impl Program {
 
     fn failure(&self, path: &CString, errno: Errno) -> Failure {
         let shown = path.to_string_lossy();
-        let text = std::io::Error::from(errno);
         match errno {
             Errno::NOENT | Errno::NOTDIR => {
                 Failure::exec(errno, format!("{shown}: its interpreter or loader is missing"), NOT_FOUND)
@@ -78,7 +77,7 @@ impl Program {
             Errno::NOEXEC => {
                 Failure::exec(errno, format!("{shown}: not a program of this machine, nor a script"), NOT_EXECUTABLE)
             }
-            _ => Failure::exec(errno, format!("{shown}: {text}"), NOT_EXECUTABLE),
+            _ => Failure::exec(errno, format!("{shown}: {}", failure::text(errno)), NOT_EXECUTABLE),
         }
     }
 }

@@ -38,8 +38,8 @@ impl Failure {
 
     /// A system call failed; `doing` says at what.
     pub fn system(stage: &'static str, errno: Errno, doing: &str) -> Failure {
-        let text = std::io::Error::from(errno);
-        Failure { stage, errno: errno.raw_os_error(), message: format!("{doing}: {text}"), exit_code: SETUP }
+        let message = format!("{doing}: {}", text(errno));
+        Failure { stage, errno: errno.raw_os_error(), message, exit_code: SETUP }
     }
 
     /// The program can't be run: `exit_code` is 126 or 127.
@@ -54,6 +54,13 @@ impl Failure {
         });
         json.to_string().into_bytes()
     }
+}
+
+/// The errno's own text.
+pub fn text(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    // The standard library adds the number, which has a field of its own.
+    text.split(" (os error").next().unwrap_or_default().to_string()
 }
 
 /// Names the step in which a system call failed.

@@ -10,7 +10,7 @@ use rustix::process::fchdir;
 use crate::copy_up;
 use crate::failure::{At, Failure, Result};
 use crate::options::{self, Options};
-use crate::paths::{Root, is_dir};
+use crate::paths::{Root, clean, is_dir};
 use crate::raw;
 use crate::root::change;
 use crate::spec::Mount;
@@ -28,10 +28,10 @@ pub struct Context<'a> {
 pub fn mount_all(mounts: &[Mount], context: &Context<'_>) -> Result<Vec<OwnedFd>> {
     let mut readonly_later = Vec::new();
     for entry in mounts {
-        let options = Options::parse(&entry.options, &entry.destination)?;
-        refuse(entry)?;
-        let late = one(entry, options, context)?;
-        readonly_later.extend(late);
+        let destination = clean(&entry.destination);
+        refuse(entry, &destination)?;
+        let options = Options::parse(&entry.options, &destination)?;
+        readonly_later.extend(one(entry, &destination, options, context)?);
     }
     Ok(readonly_later)
 }
@@ -45,8 +45,8 @@ pub fn make_readonly(mounts: &[OwnedFd]) -> Result<()> {
     Ok(())
 }
 
-fn refuse(entry: &Mount) -> Result<()> {
-    let why = if entry.destination.trim_matches('/').is_empty() || entry.destination.contains('\0') {
+fn refuse(entry: &Mount, destination: &str) -> Result<()> {
+    let why = if destination == "/" || destination.contains('\0') {
         "is no place below the root"
     } else if !entry.uid_mappings.is_empty() || !entry.gid_mappings.is_empty() {
         "asks for an id-mapped mount, which is not supported"
@@ -56,26 +56,25 @@ fn refuse(entry: &Mount) -> Result<()> {
     Err(Failure::invalid("mount", format!("destination {:?} {why}", entry.destination)))
 }
 
-fn one(entry: &Mount, mut options: Options, context: &Context<'_>) -> Result<Option<OwnedFd>> {
+fn one(entry: &Mount, destination: &str, mut options: Options, context: &Context<'_>) -> Result<Option<OwnedFd>> {
     if entry.kind == "bind" {
         options.flags |= libc::MS_BIND;
     }
     let own_cgroup =
         (entry.kind == "cgroup" || entry.kind == "cgroup2").then_some(context.cgroup_without_namespace).flatten();
-    let destination = &entry.destination;
     // The last mount point that is made may lie in a tmpfs that shall be read-only: that waits.
     let late = entry.kind == "tmpfs" && options.flags & libc::MS_RDONLY != 0 && options.flags & libc::MS_REMOUNT == 0;
     if late {
         options.flags &= !libc::MS_RDONLY;
     }
     if options.flags & libc::MS_REMOUNT != 0 {
-        remount(entry, &options, context.root)?;
+        remount(entry, destination, &options, context.root)?;
     } else if let Some(folder) = own_cgroup {
         bind(folder, destination, &options, context.root)?;
     } else if options.is_bind() {
         bind(&entry.source, destination, &options, context.root)?;
     } else {
-        fresh(entry, &options, context)?;
+        fresh(entry, destination, &options, context)?;
         // A bind sets these on its tree before anyone sees it.
         if options.tree_set | options.tree_clear != 0 {
             let place = context.root.locate(destination).at("mount", || format!("find {destination}"))?;
@@ -93,8 +92,7 @@ fn one(entry: &Mount, mut options: Options, context: &Context<'_>) -> Result<Opt
 }
 
 /// A new mount of a file system.
-fn fresh(entry: &Mount, options: &Options, context: &Context<'_>) -> Result<()> {
-    let destination = &entry.destination;
+fn fresh(entry: &Mount, destination: &str, options: &Options, context: &Context<'_>) -> Result<()> {
     let place = match entry.kind.as_str() {
         // Followed by nothing: proc and sysfs are masked by path afterwards.
         "proc" | "sysfs" => plain_dir(context.root, destination),
@@ -148,9 +146,9 @@ fn bind(source: &str, destination: &str, options: &Options, root: &Root) -> Resu
     attach(tree.as_fd(), place.as_fd()).at("mount", || format!("{source} on {destination}"))
 }
 
-fn remount(entry: &Mount, options: &Options, root: &Root) -> Result<()> {
-    let at = || format!("remount {}", entry.destination);
-    let place = root.locate(&entry.destination).at("mount", at)?;
+fn remount(entry: &Mount, destination: &str, options: &Options, root: &Root) -> Result<()> {
+    let at = || format!("remount {destination}");
+    let place = root.locate(destination).at("mount", at)?;
     if options.is_bind() {
         let (set, clear) = options::attributes(options);
         return raw::mount_setattr(place.as_fd(), false, set, clear).at("mount", at);

@@ -83,6 +83,21 @@ impl Root {
     }
 }
 
+/// An absolute path without `.`, `..` and doubled slashes, read as text: `..` of what does not exist yet is its parent.
+pub fn clean(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 /// Whether `fd` is a folder.
 pub fn is_dir(fd: BorrowedFd<'_>) -> Result<bool> {
     let stat = statat(fd, "", AtFlags::EMPTY_PATH)?;
@@ -127,6 +142,13 @@ mod tests {
         assert_eq!(split("/a/./."), Some(("", "a")));
         assert_eq!(split("/"), None);
         assert_eq!(split("/a/.."), None);
+    }
+
+    #[test]
+    fn cleans() {
+        for (path, cleaned) in [("/", "/"), ("a//b/", "/a/b"), ("/a/../../../b/./c", "/b/c"), ("/..", "/")] {
+            assert_eq!(clean(path), cleaned);
+        }
     }
 
     #[test]

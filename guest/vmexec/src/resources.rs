@@ -103,6 +103,8 @@ pub struct Rdma {
 pub struct Setting {
     pub file: String,
     pub value: String,
+    /// To be written where the kernel does not have that file.
+    pub otherwise: Option<Box<Setting>>,
 }
 
 impl Resources {
@@ -182,11 +184,11 @@ impl Memory {
 impl BlockIo {
     fn settings(&self, list: &mut Vec<Setting>) {
         if let Some(weight) = self.weight.filter(|w| *w > 0) {
-            list.push(setting("io.weight", io_weight(weight).to_string()));
+            list.push(weighing("default", weight));
         }
         for device in &self.weight_device {
             if let Some(weight) = device.weight {
-                list.push(setting("io.weight", format!("{}:{} {}", device.major, device.minor, io_weight(weight))));
+                list.push(weighing(&format!("{}:{}", device.major, device.minor), weight));
             }
         }
         for (key, devices) in [
@@ -208,6 +210,12 @@ fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 
+/// The BFQ scheduler takes the specification's weights as they are; io.cost has its own scale.
+fn weighing(device: &str, weight: u16) -> Setting {
+    let otherwise = setting("io.weight", format!("{device} {}", io_weight(weight)));
+    Setting { otherwise: Some(Box::new(otherwise)), ..setting("io.bfq.weight", format!("{device} {weight}")) }
+}
+
 /// The specification's 10..1000 onto io.weight's 1..10000, linearly.
 fn io_weight(weight: u16) -> u32 {
     1 + (u32::from(weight.clamp(10, 1000)) - 10) * 9_999 / 990
@@ -222,7 +230,7 @@ fn plain_name(name: &str) -> Result<()> {
 }
 
 fn setting(file: &str, value: String) -> Setting {
-    Setting { file: file.to_string(), value }
+    Setting { file: file.to_string(), value, otherwise: None }
 }
 
 #[cfg(test)]
@@ -250,14 +258,21 @@ mod tests {
             (r#"{"memory":{"swap":-1}}"#, "memory.swap.max=max"),
             (r#"{"pids":{"limit":7}}"#, "pids.max=7"),
             (r#"{"pids":{"limit":-1}}"#, "pids.max=max"),
-            (r#"{"blockIO":{"weight":10}}"#, "io.weight=1"),
-            (r#"{"blockIO":{"weight":1000}}"#, "io.weight=10000"),
+            (r#"{"blockIO":{"weight":500}}"#, "io.bfq.weight=default 500"),
+            (r#"{"blockIO":{"weightDevice":[{"major":8,"minor":1,"weight":20}]}}"#, "io.bfq.weight=8:1 20"),
             (r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":1,"rate":9}]}}"#, "io.max=8:1 rbps=9"),
             (r#"{"blockIO":{"throttleWriteIOPSDevice":[{"major":8,"minor":1,"rate":9}]}}"#, "io.max=8:1 wiops=9"),
             (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4}]}"#, "hugetlb.2MB.max=4"),
             (r#"{"unified":{"memory.high":"1M"}}"#, "memory.high=1M"),
         ] {
             assert_eq!(lines(json).unwrap(), [expected], "{json}");
+        }
+    }
+
+    #[test]
+    fn weights_without_bfq() {
+        for (weight, expected) in [(10, "default 1"), (500, "default 4950"), (1000, "default 10000")] {
+            assert_eq!(weighing("default", weight).otherwise.unwrap().value, expected);
         }
     }
 
