@@ -33,8 +33,8 @@ def decode_error(answer: pb.Error) -> FirkinError:
     message, hint = printable(answer.message), printable(answer.hint) or None
     kind = getattr(errors, answer.kind, None) if answer.kind in errors.__all__ else None
     error: FirkinError
-    if kind is AgentError:
-        error = AgentError(message, stage=printable(answer.stage), errno=answer.errno, hint=hint)
+    if kind is not None and issubclass(kind, AgentError):
+        error = kind(message, stage=printable(answer.stage), errno=answer.errno, hint=hint)
     elif kind is StreamResetError:
         error = StreamResetError(message, errno=answer.errno)
     elif kind is None or kind is ProcessFailedError:
