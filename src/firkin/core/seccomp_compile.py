@@ -20,7 +20,7 @@ from firkin.core.seccomp import (
 from firkin.errors import InvalidInputError
 from firkin.types import Capability
 
-__all__ = ["compile_profile"]
+__all__ = ["compile_profile", "translate"]
 
 _EPERM, _ENOSYS = 1, 38
 
@@ -65,11 +65,19 @@ _FLAGS = {SeccompFlag.TSYNC: 1, SeccompFlag.LOG: 2, SeccompFlag.SPEC_ALLOW: 4}
 def compile_profile(
     profile: Seccomp, *, architecture: str, capabilities: frozenset[Capability], kernel: tuple[int, int]
 ) -> SeccompProgram:
-    """The filter of `profile` for a process that holds `capabilities` (its bounding set), on a guest's `kernel` and
-    `architecture`.
+    """The filter of `profile` for a process that holds `capabilities` (its bounding set).
 
-    Raises `InvalidInputError` for a profile that makes no filter, `FirkinError` where libseccomp is missing.
+    `architecture` (OCI's name) and `kernel` are the guest's. Raises `InvalidInputError` for a profile that makes no
+    filter, `FirkinError` where libseccomp is missing.
     """
+    program = translate(profile, architecture=architecture, capabilities=capabilities, kernel=kernel)
+    return SeccompProgram(shrink(program), sum({_FLAGS[flag] for flag in profile.flags}))
+
+
+def translate(
+    profile: Seccomp, *, architecture: str, capabilities: frozenset[Capability], kernel: tuple[int, int]
+) -> bytes:
+    """The program of `compile_profile` as libseccomp writes it, not yet shortened."""
     if architecture not in _ARCHES:
         raise InvalidInputError(f"no seccomp filter can be made for {architecture}", value=architecture)
     arches = tuple(_AUDIT_ARCH[arch] for arch in profile.arches or _ARCHES[architecture])
@@ -77,10 +85,9 @@ def compile_profile(
     counting = [rule for rule in profile.syscalls if _counts(rule, architecture, capabilities, kernel)]
     program = compile_rules(default, _rules(counting, profile.default_errno_ret), arches)
     lets_through = profile.default_action in (SeccompAction.ALLOW, SeccompAction.LOG)
-    if not lets_through and default != _ACTIONS[SeccompAction.ERRNO] | _ENOSYS:
-        program = _newer_than_known(arches, profile) + program
-    flags = sum({_FLAGS[flag] for flag in profile.flags})
-    return SeccompProgram(shrink(program), flags)
+    if lets_through or default == _ACTIONS[SeccompAction.ERRNO] | _ENOSYS:
+        return program
+    return _newer_than_known(arches, profile) + program
 
 
 def _counts(
