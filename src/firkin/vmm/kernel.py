@@ -109,6 +109,8 @@ def _decompress(payload: bytes, size: int) -> bytes:
             return bz2.BZ2Decompressor().decompress(payload, size + 1)
         if payload.startswith(b"\x1f\x8b"):
             return zlib.decompressobj(31).decompress(payload, size + 1)
+    except ImportError:
+        raise
     except Exception as error:
         raise InvalidInputError("the kernel image is damaged") from error
     raise InvalidInputError(
