@@ -18,6 +18,7 @@ from firkin.errors import FirkinError
 from firkin.types import LinuxCapabilities
 
 FOURTEEN = LinuxCapabilities.default_oci()
+PUBLISH = "seccomp.publish"
 PROFILE = Seccomp.allow_all_but(["mount"])
 
 USE = """
@@ -44,7 +45,7 @@ def test_the_second_process_does_not_even_load_the_compiler(tmp_path: Path) -> N
 
 
 def test_killed_before_the_file_has_its_name_nothing_is_there(tmp_path: Path) -> None:
-    killed = use(tmp_path, FIRKIN_FAULT="seccomp.publish=kill")
+    killed = use(tmp_path, FIRKIN_FAULT=f"{PUBLISH}=kill")
     assert killed.returncode == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
     assert use(tmp_path).returncode == 0
@@ -52,7 +53,7 @@ def test_killed_before_the_file_has_its_name_nothing_is_there(tmp_path: Path) ->
 
 
 def test_a_full_disk_costs_the_keeping_only(tmp_path: Path) -> None:
-    full = use(tmp_path, FIRKIN_FAULT="seccomp.publish=enospc")
+    full = use(tmp_path, FIRKIN_FAULT=f"{PUBLISH}=enospc")
     assert (full.returncode, list(tmp_path.iterdir())) == (0, [])
 
 
