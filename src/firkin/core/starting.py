@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["start_process"]
 
+_log = logging.getLogger(__name__)
 _CREATE_LIMIT = 60.0
 
 
@@ -54,7 +56,7 @@ async def start_process(
         timeout=_CREATE_LIMIT,
     )
     ended = vm.agent.wait_process(container, id)
-    exit = asyncio.ensure_future(_exit(ended))
+    exit = asyncio.ensure_future(_exit(ended, container, id))
     try:
         for answer in before:
             await answer
@@ -70,8 +72,9 @@ async def start_process(
     return AsyncProcess(vm.agent, container, id, started.pid, channels, exit)
 
 
-async def _exit(answer: Awaitable[pb.ProcessExit]) -> ExitStatus:
+async def _exit(answer: Awaitable[pb.ProcessExit], container: ContainerId, process: ProcessId) -> ExitStatus:
     exit = await answer
+    _log.debug("process %s of container %s has ended", process, container)
     kind = exit.WhichOneof("status")
     return exit_status(
         exit.code if kind != "signal" else None,

@@ -1,0 +1,145 @@
+"""From a call to a first byte: forks, whole processes, execs; runsc beside them where it is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.harness import Result, benchmark
+from firkin import AsyncContainer, Stdio
+
+_ECHO = ("echo", "hi")
+# Runs the command line with the wall clock of its two turning points written down: QEMU's spawn and the exit frame.
+_STAMPED = """
+import json, logging, sys
+seen = {}
+class Stamp(logging.Handler):
+    def emit(self, record):
+        if record.name == "firkin.vmm.spawn": seen["spawn"] = record.created
+        if record.name == "firkin.core.starting": seen["exit"] = record.created
+for name in ("firkin.vmm.spawn", "firkin.core.starting"):
+    logging.getLogger(name).addHandler(Stamp()); logging.getLogger(name).setLevel(logging.DEBUG)
+from firkin.cli import main
+try:
+    main(["run", "busybox", "true"])
+finally:
+    open(sys.argv[1], "w").write(json.dumps(seen))
+"""
+
+
+async def _first_byte() -> float:
+    began = time.perf_counter()
+    async with await AsyncContainer.launch("busybox", _ECHO, stdout=Stdio.PIPED) as container:
+        assert container.process.stdout is not None
+        data = await container.process.stdout.read()
+        took = (time.perf_counter() - began) * 1e3
+        assert data == b"hi\n", data
+        await container.wait()
+    return took
+
+
+@contextmanager
+def _bundle() -> Iterator[Path]:
+    """An OCI bundle of the same command, for runsc."""
+    with tempfile.TemporaryDirectory(prefix="firkin-bench-") as name:
+        folder = Path(name)
+        (folder / "rootfs/bin").mkdir(parents=True)
+        shutil.copy(shutil.which("busybox") or "/bin/busybox", folder / "rootfs/bin/busybox")
+        (folder / "rootfs/bin/echo").symlink_to("busybox")
+        subprocess.run(["runsc", "spec", "--", "/bin/echo", "hi"], cwd=folder, check=True, capture_output=True)
+        config = json.loads((folder / "config.json").read_text())
+        config["process"]["terminal"] = False
+        (folder / "config.json").write_text(json.dumps(config))
+        yield folder
+
+
+def _runsc(bundle: Path, number: int) -> float:
+    began = time.perf_counter()
+    name = f"firkin-bench-{os.getpid()}-{number}"
+    command = ["runsc", "--network=none", "--ignore-cgroups", "run", "--bundle", str(bundle), name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        data = process.stdout.read(1)
+        took = (time.perf_counter() - began) * 1e3
+        assert data == b"h", data
+    return took
+
+
+@benchmark(rounds=30)
+async def template_fork_ms(rounds: int) -> list[Result]:
+    """A call of the Python API to the first byte of `echo`, and `runsc run` to its first byte, in turns."""
+    await _first_byte()
+    ours = []
+    if shutil.which("runsc") is None:
+        ours = [await _first_byte() for _ in range(rounds)]
+        return [Result.of("template_fork_ms", ours, target=240)]
+    theirs = []
+    with _bundle() as bundle:
+        _runsc(bundle, -1)
+        for number in range(rounds):
+            ours.append(await _first_byte())
+            theirs.append(await asyncio.to_thread(_runsc, bundle, number))
+    return [
+        Result.of("template_fork_ms", ours, target=240),
+        Result.of("template_fork_ratio_runsc", ours, peer=theirs),
+    ]
+
+
+@benchmark(rounds=30)
+def run_process_ms(rounds: int) -> list[Result]:
+    """`firkin run busybox echo hi` as a whole process; and of it Python's own time, by time stamps."""
+    command = [sys.executable, "-c", "from firkin.cli import main; main()", "run", "busybox", *_ECHO]
+    whole, overhead = [], []
+    with tempfile.TemporaryDirectory(prefix="firkin-bench-") as folder:
+        stamps = Path(folder) / "stamps.json"
+        for number in range(rounds + 1):
+            began = time.time()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            ended = time.time()
+            begun = time.time()
+            subprocess.run([sys.executable, "-c", _STAMPED, str(stamps)], check=True, stdout=subprocess.DEVNULL)
+            finished = time.time()
+            seen = json.loads(stamps.read_text())
+            if number:  # The first may have made a base VM.
+                whole.append((ended - began) * 1e3)
+                overhead.append((seen["spawn"] - begun + finished - seen["exit"]) * 1e3)
+    return [
+        Result.of("run_process_ms", whole, target=400),
+        Result.of("run_overhead_ms", overhead, target=150),
+    ]
+
+
+@benchmark(rounds=30)
+async def exec_first_stdout_ms(rounds: int) -> list[Result]:
+    """A warm exec of `echo` to its first byte, and 100 of them one after the other to their ends."""
+    async with await AsyncContainer.launch("busybox", ("sleep", "3600")) as container:
+        for _ in range(5):
+            await container.run(_ECHO)
+        samples = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            process = await container.exec(_ECHO, stdout=Stdio.PIPED)
+            assert process.stdout is not None
+            await process.stdout.read()
+            samples.append((time.perf_counter() - began) * 1e3)
+            await process.wait()
+            await container.forget(process)
+        batches = []
+        for _ in range(3):
+            began = time.perf_counter()
+            for _ in range(100):
+                await container.run(_ECHO)
+            batches.append((time.perf_counter() - began) * 1e3)
+    return [
+        Result.of("exec_first_stdout_ms", samples, target=25),
+        Result.of("batch_100_ms", batches, target=2500),
+    ]
