@@ -26,6 +26,18 @@ CLAIM = """if True:
     time.sleep(60)
 """
 
+FORK = """if True:
+    import os, sys, time
+    from pathlib import Path
+    from firkin.types.state import StateDirs
+    from firkin.vmm.folder import VmFolder
+    folder = VmFolder.claim(StateDirs.under(Path(sys.argv[1])), "theirs")
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        os.close(1)
+    time.sleep(600)
+"""
+
 
 @pytest.fixture
 def dirs(tmp_path: Path) -> StateDirs:
@@ -81,13 +93,14 @@ def test_a_folder_that_got_no_lock_belongs_to_nobody(dirs: StateDirs) -> None:
 
 
 def test_a_forked_child_does_not_keep_the_name(dirs: StateDirs) -> None:
-    folder = VmFolder.claim(dirs, "one")
-    child = subprocess.Popen(["sleep", "60"])
-    folder.remove()
-    with VmFolder.claim(dirs, "one") as again:
-        assert again.path.is_dir()
-    child.kill()
-    child.wait()
+    owner = subprocess.Popen([sys.executable, "-c", FORK, str(dirs.run.parent)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    child = int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    assert reclaim(dirs) == ["theirs"]
+    os.kill(child, signal.SIGKILL)
 
 
 def test_sockets_work_below_a_long_path(tmp_path: Path) -> None:

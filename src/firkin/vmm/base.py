@@ -26,7 +26,7 @@ from firkin.vmm.config import VmConfig, disk_capacity
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.ramfile import digest, identity
 
-__all__ = ["BaseVm", "Shape", "collect", "open_base"]
+__all__ = ["BaseVm", "Shape", "collect", "discard", "open_base", "write_manifest"]
 
 _log = logging.getLogger("firkin.vmm.base")
 # Raised when a base VM made by older code must not be used.
@@ -74,6 +74,7 @@ class Shape:
 class BaseVm:
     """An opened base VM: descriptors for one fork, closed at the end of a `with` block."""
 
+    folder: Path
     ram: int
     state: int
     sentinel: bytes
@@ -107,7 +108,7 @@ def open_base(folder: Path, host: HostCapabilities, *, rehash: Callable[[int], s
                 write_manifest(folder, manifest | {"identity": [*identity(ram), host.boot_id]})
         if sound:
             os.utime(folder / "manifest.json")
-            base = BaseVm(ram, state, bytes.fromhex(manifest["sentinel"]))
+            base = BaseVm(folder, ram, state, bytes.fromhex(manifest["sentinel"]))
             ram = state = -1
             return base
         _log.warning("a base VM was damaged or written to, it is made again: %s", folder.name)

@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -48,6 +49,8 @@ class VmFolder:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         faults.point(_CLAIMED)
+        _forget_in_children()
+        _owned.add(owner)
         return cls(path, fd, owner)
 
     @property
@@ -93,6 +96,7 @@ class VmFolder:
                 shutil.rmtree(self.path)
         finally:
             os.close(self._fd)
+            _owned.discard(self._owner)
             os.close(self._owner)
             self._fd = -1
 
@@ -103,6 +107,20 @@ class VmFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.remove()
+
+
+# The locks of this process's folders. A child made by os.fork (multiprocessing) must not keep them.
+_owned: set[int] = set()
+
+
+@lru_cache(maxsize=1)
+def _forget_in_children() -> None:
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _let_go() -> None:
+    while _owned:
+        os.close(_owned.pop())
 
 
 def live(dirs: StateDirs) -> list[Path]:

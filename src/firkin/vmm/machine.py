@@ -16,7 +16,8 @@ from firkin.errors import FirkinError, LinkError, VirtualMachineError
 from firkin.types.state import StateDirs
 from firkin.types.vsock import VsockPort
 from firkin.vmm.assets import BootAssets, resolve_assets
-from firkin.vmm.boot import Running, cold_boot, restore
+from firkin.vmm.base import BaseVm, discard
+from firkin.vmm.boot import Running, cold_boot, is_transient_boot_failure, restore
 from firkin.vmm.build import find_or_build
 from firkin.vmm.config import VmConfig
 from firkin.vmm.folder import VmFolder
@@ -219,11 +220,22 @@ async def _start(
     if fork and not config.shares:
         try:
             with await find_or_build(dirs, config, host, assets, timings) as base:
-                saved = Restore(base.ram, base.state)
-                return await restore(folder, config, host, saved, base.sentinel, timings), True
+                return await _restore(folder, config, host, base, timings), True
         except VirtualMachineError as error:
             _fall_back(error)
     return await cold_boot(folder, config, host, Boot(assets), timings), False
+
+
+async def _restore(
+    folder: VmFolder, config: VmConfig, host: HostCapabilities, base: BaseVm, timings: Timings
+) -> Running:
+    try:
+        return await restore(folder, config, host, Restore(base.ram, base.state), base.sentinel, timings)
+    except VirtualMachineError as error:
+        if not is_transient_boot_failure(error):
+            # What QEMU refuses once it refuses again: the next start makes another.
+            discard(base.folder)
+        raise
 
 
 _warned = False
