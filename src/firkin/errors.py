@@ -27,7 +27,8 @@ __all__ = [
 class FirkinError(Exception):
     """The root of every error that Firkin raises.
 
-    `hint` says what to do about it, in a few words. `outcome_unknown` is true where a request had been sent and its answer was
+    `hint` says what to do about it, in a few words. `outcome_unknown` is true where a request had been sent and its
+    answer was
     lost: the work may or may not have been done.
     """
 
@@ -96,7 +97,8 @@ class AgentError(FirkinError):
 
 
 class ExecError(AgentError):
-    """The program could not be executed in the container. `exit_code` is a shell's: 127 not found, 126 not executable."""
+    """The program could not be executed in the container. `exit_code` is a shell's: 127 not found, 126 not
+    executable."""
 
     @property
     def exit_code(self) -> int:

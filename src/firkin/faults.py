@@ -22,7 +22,8 @@ _armed: dict[str, str] = dict(
 
 
 def declare(name: str, what: str) -> str:
-    """Register the fault point `name` (dotted, `layer.verb.place`) and return it; `what` says what is then half done."""
+    """Register the fault point `name` (dotted, `layer.verb.place`) and return it; `what` says what is then half
+    done."""
     _declared[name] = what
     return name
 

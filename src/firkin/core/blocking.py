@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -16,6 +17,7 @@ from firkin.types.stdio import DEFAULT_PTY_SIZE
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
     from firkin.core.process import AsyncProcess
+    from firkin.oci.registry.progress import Progress
     from firkin.types import ProcessId, StateDirs
     from firkin.vminitd.stream import Stream
     from firkin.vmm.timings import Timings
@@ -118,12 +120,14 @@ class Container:
         *,
         name: str | None = None,
         dirs: StateDirs | None = None,
+        progress: AbstractContextManager[Progress] | None = None,
         **options: Unpack[OptionInputs],
     ) -> Self:
         """As `AsyncContainer.launch`."""
         from firkin.core.container import AsyncContainer
 
-        return cls(engine().call(AsyncContainer.launch(image, command, name=name, dirs=dirs, **options)))
+        launched = AsyncContainer.launch(image, command, name=name, dirs=dirs, progress=progress, **options)
+        return cls(engine().call(launched))
 
     @property
     def id(self) -> str:
@@ -174,7 +178,9 @@ class Container:
             )
         )
 
-    def open_tty(self, command: Sequence[str], size: PtySize = DEFAULT_PTY_SIZE, **options: Unpack[ExecInputs]) -> Process:
+    def open_tty(
+        self, command: Sequence[str], size: PtySize = DEFAULT_PTY_SIZE, **options: Unpack[ExecInputs]
+    ) -> Process:
         """As `AsyncContainer.open_tty`."""
         return Process(engine().call(self._container.open_tty(command, size, **options)))
 

@@ -17,7 +17,8 @@ __all__ = ["StateDirs"]
 class StateDirs:
     """The three roots of Firkin's state. Folders are made on demand, with mode 0700.
 
-    `data`: images, volumes, snapshots. `cache`: boot assets, root filesystem images, base VMs. `run`: one folder a live VM.
+    `data`: images, volumes, snapshots. `cache`: boot assets, root filesystem images, base VMs. `run`: one folder a
+    live VM.
     """
 
     data: Path
