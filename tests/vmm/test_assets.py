@@ -113,7 +113,8 @@ def test_killed_before_publishing_leaves_a_cache_that_works(
         kernel = KernelImage(Path({str(kernel.path)!r}), Path({str(kernel.modules)!r}))
         resolve_assets(StateDirs.under(Path({str(dirs.cache.parent)!r})), kernel)
     """
-    armed = os.environ | environ | {"FIRKIN_FAULT": "assets.before-publish=kill"}
+    point = "assets.before-publish"
+    armed = os.environ | environ | {"FIRKIN_FAULT": f"{point}=kill"}
     assert subprocess.run([sys.executable, "-c", code], env=armed).returncode == -signal.SIGKILL
     assert not list(dirs.cache.glob("assets/vmlinux-*"))
     found = resolve_assets(dirs, kernel, environ=environ)
