@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from platform import machine as host_machine
 from typing import Protocol
 
 from firkin import faults
@@ -53,7 +52,7 @@ _memo: dict[str, BootAssets] = {}
 def guest_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the guest's binaries are: `FIRKIN_GUEST_DIR`, else in the package. Raises `BootError` if they are not."""
     named = environ.get("FIRKIN_GUEST_DIR")
-    folder = Path(named) if named else Path(__file__).parent.parent / "_guest" / host_machine()
+    folder = Path(named) if named else Path(__file__).parent.parent / "_guest" / os.uname().machine
     for name in ("vminitd", "vmexec"):
         if not (folder / name).is_file():
             raise BootError(

@@ -11,13 +11,11 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from platform import machine as host_machine
 from typing import Any
 
 from firkin.errors import BootError, InvalidInputError
 from firkin.types.state import StateDirs
 from firkin.vmm.assets import BootAssets
-from firkin.vmm.tsc import tsc_khz
 
 __all__ = ["HostCapabilities", "Verdict", "probe"]
 
@@ -99,7 +97,7 @@ def probe(
     accel = accel or environ.get("FIRKIN_ACCEL", "") or "auto"
     if accel not in ("auto", "kvm", "tcg"):
         raise InvalidInputError(f"FIRKIN_ACCEL is {accel!r}", value=accel, hint="kvm, tcg or auto")
-    arch = host_machine()
+    arch = os.uname().machine
     if arch not in _MACHINES:
         raise BootError(f"no VMs on {arch} hosts", hint="x86-64 or arm64")
     qemu = environ.get("FIRKIN_QEMU") or shutil.which(f"qemu-system-{arch}")
@@ -116,7 +114,9 @@ def probe(
 
 
 def _find_out(arch: str, qemu: str, setpriv: str, assets: BootAssets, accel: str, note: Path) -> dict[str, Any]:
+    # Only the first start on a host comes here.
     from firkin.vmm import accel as trial
+    from firkin.vmm.tsc import tsc_khz
 
     version, sandbox = _qemu_version(qemu)
     uid_base, uid_count = _uids()

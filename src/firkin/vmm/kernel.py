@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from platform import machine as host_machine
 
 from firkin.errors import BootError, InvalidInputError
 from firkin.types.state import StateDirs
@@ -140,7 +139,7 @@ def _checked(vmlinux: bytes) -> bytes:
 
 def _unpacked(root: Path) -> KernelImage | None:
     """The newest kernel below `root` whose modules are there too."""
-    suffix = "arm64" if host_machine() == "aarch64" else "amd64"
+    suffix = "arm64" if os.uname().machine == "aarch64" else "amd64"
     images = [name for name in _listdir(root / "boot") if name.startswith("vmlinuz-")]
     images.sort(key=lambda name: (f"cloud-{suffix}" in name, _release_order(name)), reverse=True)
     for name in images:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from platform import machine as host_machine
 
 __all__ = ["tsc_khz"]
 
@@ -25,7 +25,7 @@ def tsc_khz(cpuinfo: Path = Path("/proc/cpuinfo")) -> int | None:
     It is measured: `/proc/cpuinfo` shows the present clock of a core, which is the counter's rate on some hosts only,
     and a guest's own calibration fails on a busy host. Where both agree, the exact figure of `/proc/cpuinfo` is taken.
     """
-    if host_machine() != "x86_64":
+    if os.uname().machine != "x86_64":
         return None
     stated = _stated_khz(cpuinfo)
     try:
