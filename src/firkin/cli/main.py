@@ -27,12 +27,15 @@ _COMMANDS = {
     "kill": "firkin.cli.kill",
     "login": "firkin.cli.login",
     "logout": "firkin.cli.logout",
+    "pause": "firkin.cli.pause",
     "ps": "firkin.cli.ps",
     "pull": "firkin.cli.pull",
     "push": "firkin.cli.push",
     "run": "firkin.cli.run",
     "stop": "firkin.cli.stop",
+    "unpause": "firkin.cli.unpause",
     "version": "firkin.cli.version",
+    "wait": "firkin.cli.wait",
 }
 
 

@@ -144,6 +144,11 @@ class Container:
         """The phases of its start, in milliseconds."""
         return self._container.timings
 
+    @property
+    def paused(self) -> bool:
+        """As `AsyncContainer.paused`."""
+        return self._container.paused
+
     def wait(self, timeout: float | None = None) -> ExitStatus:
         """As `AsyncContainer.wait`."""
         return engine().call(self._container.wait(timeout))

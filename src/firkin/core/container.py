@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal as signals
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -99,19 +100,27 @@ class AsyncContainer:
         """The first process, then those of `exec`, ended ones too."""
         return [self.process, *self._processes.values()]
 
+    @property
+    def paused(self) -> bool:
+        """Whether the VM stands still, between `pause` and `resume`."""
+        return self.vm.link.paused
+
     async def wait(self, timeout: float | None = None) -> ExitStatus:
         """Wait for the first process, at most `timeout` seconds. Raises `FirkinTimeoutError`, `VirtualMachineError`."""
         return await self.process.wait(timeout)
 
     async def kill(self, signal: Signal | int | str = signals.SIGKILL) -> None:
-        """Send `signal` to the first process."""
+        """Send `signal` to the first process. Raises `StateError` while paused: nobody would take it."""
+        self._check_not_paused()
         await self.process.kill(signal)
 
     async def stop(self, grace: float | None = None) -> ExitStatus:
         """Send the image's stop signal to the first process; SIGKILL after `grace` seconds (default 10). Returns as
-        soon as it is gone."""
+        soon as it is gone. What is paused goes on before."""
         if grace is None:
             grace = 10.0 if self.options.stop_timeout is None else self.options.stop_timeout
+        if self.paused:
+            await self.resume()
         return await self.process.stop(self.stop_signal, grace)
 
     async def exec(self, command: Sequence[str], **options: Unpack[ExecInputs]) -> AsyncProcess:
@@ -121,8 +130,7 @@ class AsyncContainer:
 
     async def exec_config(self, config: ExecConfig) -> AsyncProcess:
         """As `exec`, from an `ExecConfig`."""
-        if self.process.status is not None:
-            raise StateError(f"container {self.id} has ended: {self.process.status}", hint="start it again")
+        self._check_running()
         id = ProcessId(f"exec-{next(self._numbers)}")
         spec = config.runtime_spec(self.id, self.spec)
         stdio = StdioSpec(config.stdin, config.stdout, config.stderr, config.terminal)
@@ -189,7 +197,7 @@ class AsyncContainer:
             "owner_pid": os.getpid(),
             "qemu_pid": self.vm.pid,
             "pid": self.process.pid,
-            "status": "running" if status is None else str(status),
+            "status": ("paused" if self.paused else "running") if status is None else str(status),
             "hostname": self.spec.hostname,
             "cpus": self.options.cpus,
             "memory": int(self.options.memory),
@@ -200,12 +208,27 @@ class AsyncContainer:
         }
 
     async def pause(self) -> None:
-        """Stop the VM's processors; nothing inside runs until `resume`."""
+        """Stop the VM's processors; nothing inside runs until `resume`. Raises `StateError` where it is paused or
+        has ended."""
+        self._check_running()
         await self.vm.pause()
 
     async def resume(self) -> None:
-        """Let the VM run on after `pause`."""
+        """Let the VM run on after `pause`, its clock set to now. Raises `StateError` where it is not paused."""
+        if not self.paused:
+            raise StateError(f"container {self.id} is not paused")
         await self.vm.resume()
+        # The guest's clock stood still with its processors.
+        await self.vm.agent.set_time(time.time_ns())
+
+    def _check_running(self) -> None:
+        if self.process.status is not None:
+            raise StateError(f"container {self.id} has ended: {self.process.status}", hint="start it again")
+        self._check_not_paused()
+
+    def _check_not_paused(self) -> None:
+        if self.paused:
+            raise StateError(f"container {self.id} is paused", hint=f"firkin unpause {self.id}")
 
     async def dial_vsock(self, port: int) -> Stream:
         """Connect to a program in the guest that listens on AF_VSOCK `port`. Raises `InvalidInputError` for a

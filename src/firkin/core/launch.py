@@ -105,6 +105,8 @@ async def _launch(
         process=process,
         stop_signal=resolve_stop_signal(options, image.config),
     )
-    await stack.enter_async_context(ControlServer(folder.path, Owner(container).handlers()))
+    owner = Owner(container)
+    await stack.enter_async_context(ControlServer(folder.path, owner.handlers()))
+    await stack.enter_async_context(owner)
     publish(folder.path, container.describe())
     return container

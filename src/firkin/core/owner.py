@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from firkin.core.exec_config import ExecConfig
 from firkin.core.exit import ExitStatus
@@ -23,13 +23,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Owner"]
 
+# A caller that does not take its answer keeps the container's end waiting for no longer than this.
+_LAST_WORDS_LIMIT = 2.0
+
 
 class Owner:
-    """The handlers for one container. `proto/firkin/control.proto` says what each call means."""
+    """The handlers for one container. `proto/firkin/control.proto` says what each call means.
+
+    An async context manager, to be left before the control server is: whoever waits for the first process learns how
+    it ended.
+    """
 
     def __init__(self, container: AsyncContainer) -> None:
         self._container = container
         self._pumps: dict[str, list[asyncio.Task[None]]] = {}
+        # The answers to those who wait for the end of the first process.
+        self._last_words: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._last_words and self._container.process.status is not None:
+            await asyncio.wait(self._last_words, timeout=_LAST_WORDS_LIMIT)
 
     def handlers(self) -> dict[str, ControlHandler]:
         """By the name of their field in `Request.call`."""
@@ -63,6 +79,8 @@ class Owner:
 
     async def _wait(self, call: Any, link: Link) -> Message:
         process = self._find(call.process)
+        if process is self._container.process:
+            self._answer_before_the_end()
         status = await process.wait()
         if pumps := self._pumps.pop(process.id, None):
             # All output is with the caller before it learns that the process ended; its stdin has no reader any more.
@@ -72,7 +90,11 @@ class Owner:
         return _exit(status)
 
     async def _signal(self, call: Any, link: Link) -> None:
-        await self._find(call.process).kill(call.signal)
+        process = self._find(call.process)
+        if process is self._container.process:
+            await self._container.kill(call.signal)
+        else:
+            await process.kill(call.signal)
 
     async def _resize(self, call: Any, link: Link) -> None:
         from firkin.types import PtySize
@@ -85,6 +107,7 @@ class Owner:
             await stdin.end()
 
     async def _stop(self, call: Any, link: Link) -> Message:
+        self._answer_before_the_end()
         return _exit(await self._container.stop(call.grace_seconds))
 
     async def _pause(self, call: Any, link: Link) -> None:
@@ -92,6 +115,12 @@ class Owner:
 
     async def _unpause(self, call: Any, link: Link) -> None:
         await self._container.resume()
+
+    def _answer_before_the_end(self) -> None:
+        """The task that serves this call is done once its answer is with the link."""
+        if task := asyncio.current_task():
+            self._last_words.add(task)
+            task.add_done_callback(self._last_words.discard)
 
     def _find(self, id: str) -> AsyncProcess:
         for process in self._container.processes:

@@ -71,6 +71,24 @@ class RemoteContainer:
 
         return _status(await self.call(pb.Stop(grace_seconds=grace)))
 
+    async def wait(self) -> ExitStatus:
+        """Wait for the end of the first process."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        return _status(await self.call(pb.Wait(process="init")))
+
+    async def pause(self) -> None:
+        """Stop the VM's processors. Raises `StateError` where it is paused already."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        await self.call(pb.Pause())
+
+    async def unpause(self) -> None:
+        """Let the VM run on. Raises `StateError` where it is not paused."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        await self.call(pb.Unpause())
+
     async def call(self, message: Any) -> Any:
         """Any call of proto/firkin/control.proto."""
         try:
