@@ -61,7 +61,7 @@ impl Agent {
             Call::Quiesce(call) => Outcome::later(self.quiesce(token, &call)),
             Call::Info(_) => Ok(Outcome::Now(reply::Result::Info(self.info()))),
             Call::SetTime(call) => Outcome::done(lifecycle::set_time(&call)),
-            Call::Sync(_) => Outcome::later(self.fork_helper(token, None, |_| {
+            Call::Sync(_) => Outcome::later(self.fork_helper(token, None, None, |_| {
                 rustix::fs::sync();
                 Ok(done())
             })),

@@ -1,5 +1,7 @@
 //! Work that may block (file trees, sync) is done by a forked part of the agent: the loop never waits for a disk.
 
+use std::fs::File;
+
 use prost::Message;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, OwnedFd};
@@ -35,6 +37,23 @@ pub struct Data {
     pub role: Role,
 }
 
+/// What a helper has in its hands.
+pub struct Hands {
+    stream: Option<OwnedFd>,
+    place: Option<OwnedFd>,
+}
+
+impl Hands {
+    /// The stream and the place, for work that was given both.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn both(self) -> Result<(File, OwnedFd)> {
+        let both = self.stream.map(File::from).zip(self.place);
+        both.ok_or(Errno::BADF).context("helper", "descriptors")
+    }
+}
+
 impl Helper {
     /// Ends it; its call is answered as cancelled.
     pub fn kill(&self) {
@@ -46,13 +65,14 @@ impl Helper {
 }
 
 impl Agent {
-    /// Forks and does `work` there; `call` gets its result. With `data`, `work` gets its end of a pipe.
+    /// Forks and does `work` there; `call` gets its result. `work` gets `place`, the only descriptor of the agent's that
+    /// it keeps, and with `data` its end of a pipe.
     ///
     /// # Errors
     /// Too many helpers at work, or no process or descriptor for one.
-    pub fn fork_helper<W>(&mut self, call: u32, data: Option<Data>, work: W) -> Result<()>
+    pub fn fork_helper<W>(&mut self, call: u32, data: Option<Data>, place: Option<OwnedFd>, work: W) -> Result<()>
     where
-        W: FnOnce(Option<OwnedFd>) -> Result<reply::Result>,
+        W: FnOnce(Hands) -> Result<reply::Result>,
     {
         if self.nodes.tokens(|node| matches!(node, Node::Helper(_))).len() >= MAX_HELPERS {
             return Err(Failure::new("helper", Errno::AGAIN, "too many copies at a time"));
@@ -66,14 +86,16 @@ impl Agent {
         let (ours, theirs) = ends.map(|(ours, theirs, data)| ((ours, data), theirs)).unzip();
         let pid = sys::fork().context("helper", "fork")?;
         if pid == 0 {
-            let kept: Vec<_> = [Some(&result_end), theirs.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
+            let kept: Vec<_> =
+                [Some(&result_end), theirs.as_ref(), place.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
             sys::close_all_but(&kept);
-            let outcome = work(theirs).unwrap_or_else(|failure| reply::Result::Error(failure.into_message()));
+            let outcome = work(Hands { stream: theirs, place })
+                .unwrap_or_else(|failure| reply::Result::Error(failure.into_message()));
             // Without a reader there is nobody to tell.
             let _ = write(&result_end, &Reply { result: Some(outcome) }.encode_to_vec());
             sys::exit_now(0);
         }
-        drop((result_end, theirs));
+        drop((result_end, theirs, place));
         let token = self.insert(Node::Helper(Helper { pid, call, fd: result, answer: Vec::new() }))?;
         if let Some(Node::Helper(helper)) = self.nodes.get(token) {
             self.watch(&helper.fd, token, EventFlags::IN)?;

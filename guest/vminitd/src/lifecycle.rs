@@ -104,7 +104,7 @@ impl Agent {
 
     /// Everything stands still: what is left is to write it out.
     pub fn quiesced(&mut self, call: u32, drop_caches: bool) {
-        let forked = self.fork_helper(call, None, move |_| {
+        let forked = self.fork_helper(call, None, None, move |_| {
             rustix::fs::sync();
             if drop_caches {
                 fs::write("/proc/sys/vm/drop_caches", "3").context("quiesce", "drop_caches")?;
@@ -123,6 +123,8 @@ impl Agent {
                 continue;
             }
             let stream = std::mem::take(&mut relay.stream);
+            // What the host still does with its old stream is nothing to the process.
+            self.link.attach(stream, 0);
             if let Some(end) = self.link.end(stream) {
                 self.link.control().extend_from_slice(&end);
             }

@@ -4,7 +4,7 @@ mod pack;
 mod sparse;
 mod unpack;
 
-use std::fs::File;
+use std::ffi::OsStr;
 use std::path::Path;
 
 use rustix::fs::Mode;
@@ -60,8 +60,8 @@ pub fn copy_in(agent: &mut Agent, call: u32, request: CopyIn) -> Result<()> {
         false => Owner::All { uid: request.uid, gid: request.gid },
     };
     let data = Data { port: checked(request.port)?, role: Role::Sink };
-    agent.fork_helper(call, Some(data), move |pipe| {
-        let stream = File::from(pipe.ok_or(Errno::BADF).context("copy", "stream")?);
+    agent.fork_helper(call, Some(data), Some(folder), move |hands| {
+        let (stream, folder) = hands.both()?;
         rustix::process::umask(Mode::empty());
         unpack::unpack(stream, folder, owner).map(Count::reply)
     })
@@ -74,12 +74,14 @@ pub fn copy_in(agent: &mut Agent, call: u32, request: CopyIn) -> Result<()> {
 pub fn copy_out(agent: &mut Agent, call: u32, request: CopyOut) -> Result<()> {
     absolute("copy", &request.path)?;
     let root = agent.root_of(&request.container)?;
+    let path = Path::new(&request.path);
     // Looked up before the host is dialled: what is not there is an answer, not an empty archive.
-    let source = pack::Source::find(&root, Path::new(&request.path), request.follow).context("copy", &request.path)?;
+    let found = pack::find(&root, path, request.follow).context("copy", &request.path)?;
     let data = Data { port: checked(request.port)?, role: Role::Source };
-    agent.fork_helper(call, Some(data), move |pipe| {
-        let stream = File::from(pipe.ok_or(Errno::BADF).context("copy", "stream")?);
-        pack::pack(stream, &source).map(Count::reply)
+    let name = path.file_name().unwrap_or(OsStr::new(".")).to_owned();
+    agent.fork_helper(call, Some(data), Some(found), move |hands| {
+        let (stream, found) = hands.both()?;
+        pack::pack(stream, &found, &name).map(Count::reply)
     })
 }
 

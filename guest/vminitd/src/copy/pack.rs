@@ -1,7 +1,7 @@
 //! Packs a file or a tree into a tar archive.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -30,35 +30,22 @@ const MAX_XATTRS: usize = 64 * 1024;
 /// linux/magic.h: what only looks like files. A tree is copied without the content of these.
 const PSEUDO: [i64; 5] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x0027_e0eb, 0x6462_6720];
 
-/// What is to be packed, found but not read.
-pub struct Source {
-    folder: OwnedFd,
-    name: OsString,
-    shown: OsString,
+/// Finds `path` below `root`, to be packed. With `follow` a symbolic link is what it leads to.
+///
+/// # Errors
+/// As openat2(2).
+pub fn find(root: &GuestRoot, path: &Path, follow: bool) -> std::result::Result<OwnedFd, Errno> {
+    root.open(path, if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW }, 0)
 }
 
-impl Source {
-    /// Finds `path` below `root`. With `follow` a symbolic link is what it leads to, under its own name.
-    ///
-    /// # Errors
-    /// As openat2(2).
-    pub fn find(root: &GuestRoot, path: &Path, follow: bool) -> std::result::Result<Self, Errno> {
-        let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
-        let file = root.open(path, flags, 0)?;
-        let shown = path.file_name().unwrap_or(OsStr::new(".")).to_owned();
-        // By its descriptor, which no rename changes any more.
-        Ok(Self { folder: file, name: OsString::new(), shown })
-    }
-}
-
-/// Writes the archive.
+/// Writes the archive of what was found, under `name`.
 ///
 /// # Errors
 /// The first file that can't be read, by name, or EPIPE.
-pub fn pack(stream: File, source: &Source) -> Result<Count> {
+pub fn pack(stream: File, found: &OwnedFd, name: &OsStr) -> Result<Count> {
     let writer = BufWriter::with_capacity(BUFFER_BYTES, stream);
     let mut work = Packer { builder: Builder::new(writer), links: BTreeMap::new(), count: Count::default() };
-    work.add(&source.folder, &source.name, source.shown.as_bytes())?;
+    work.add(found, OsStr::new(""), name.as_bytes())?;
     let finished = work.builder.into_inner().and_then(|mut writer| writer.flush());
     finished.context("copy", "stream")?;
     Ok(work.count)

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
-use super::pack::{Source, pack};
+use super::pack::{find, pack};
 use super::unpack::unpack;
 use super::*;
 use crate::guest_root::GuestRoot;
@@ -30,9 +30,9 @@ impl Scratch {
 
     fn packed(&self, name: &str) -> Vec<u8> {
         let root = GuestRoot::at(&self.0.to_string_lossy()).expect("is there");
-        let source = Source::find(&root, &PathBuf::from("/").join(name), false).expect("is there");
+        let found = find(&root, &PathBuf::from("/").join(name), false).expect("is there");
         let path = self.0.with_extension("tar");
-        pack(fs::File::create(&path).expect("made"), &source).expect("packed");
+        pack(fs::File::create(&path).expect("made"), &found, name.as_ref()).expect("packed");
         let archive = fs::read(&path).expect("is there");
         fs::remove_file(path).expect("removed");
         archive
