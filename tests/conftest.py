@@ -80,7 +80,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """In CI an image that was not built fails the whole run, in one line, before any test."""
-    missing = [name for name in ("debian", "debian-python") if not (IMAGES / name / "index.json").exists()]
+    missing = [
+        name for name in ("debian", "debian-python", "busybox-arm64") if not (IMAGES / name / "index.json").exists()
+    ]
     if missing and os.environ.get("CI") == "true" and "not vm" not in session.config.option.markexpr:
         pytest.exit(f"test images missing: {', '.join(missing)} (run tools/testimages.sh)", returncode=1)
 
@@ -143,6 +145,13 @@ def debian_image(store: ImageStore, debian_layout: Path) -> Image:
 def debian_python_image(store: ImageStore, debian_python_layout: Path) -> Image:
     """`localhost/debian-python`: Debian 12 minbase with python3, loaded into the shared store."""
     (image,) = store.load(debian_python_layout, name="debian-python")
+    return image
+
+
+@pytest.fixture(scope="session")
+def busybox_arm64_image(store: ImageStore) -> Image:
+    """`localhost/busybox-arm64`: `/bin/busybox` of Debian's arm64, loaded into the shared store."""
+    (image,) = store.load(_layout("busybox-arm64"), name="busybox-arm64")
     return image
 
 

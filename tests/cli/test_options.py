@@ -23,7 +23,7 @@ from firkin.core.seccomp import Seccomp
 from firkin.core.socket_relay import SocketRelay
 from firkin.errors import InvalidInputError
 from firkin.oci.config import ImageConfig
-from firkin.types import ContainerId, GuestPath, Rlimit, Size, Stdio, User
+from firkin.types import ContainerId, GuestPath, Platform, Rlimit, Size, Stdio, User
 
 
 @click.command()
@@ -69,6 +69,8 @@ FLAGS: list[tuple[tuple[str, ...], str, object]] = [
     (("--oom-score-adj", "0"), "oom_score_adj", 0),
     (("--entrypoint", ""), "entrypoint", ()),
     (("--entrypoint", "/e"), "entrypoint", ("/e",)),
+    (("--pull", "always"), "pull", "always"),
+    (("--platform", "arm/v7"), "platform", Platform("arm", "v7")),
     (("--hostname", "h"), "hostname", "h"),
     (("--init",), "use_init", True),
     (("-l", "a=b", "-l", "c"), "labels", {"a": "b", "c": ""}),

@@ -137,4 +137,4 @@ def test_bad_input_is_refused_before_anything_is_done(home: object) -> None:
 
 def test_an_unknown_image_says_so(home: object) -> None:
     with pytest.raises(ImageNotFoundError, match="no-such-image"):
-        firkin.run("no-such-image", ["true"])
+        firkin.run("localhost/no-such-image", ["true"])

@@ -32,6 +32,7 @@ _COMMANDS = {
     "pull": "firkin.cli.pull",
     "push": "firkin.cli.push",
     "run": "firkin.cli.run",
+    "stats": "firkin.cli.stats",
     "stop": "firkin.cli.stop",
     "unpause": "firkin.cli.unpause",
     "version": "firkin.cli.version",
@@ -68,6 +69,8 @@ def cli(verbose: int) -> None:
             level=logging.WARNING, format="%(relativeCreated)6.0f ms %(levelname)s %(name)s: %(message)s"
         )
         logging.getLogger("firkin").setLevel(level)
+    else:
+        logging.basicConfig(level=logging.WARNING, format="firkin: %(message)s")
 
 
 def _report(error: FirkinError, verbose: bool) -> None:

@@ -51,6 +51,13 @@ _PROCESS = (
 )
 
 _CONTAINER = (
+    click.option(
+        "--pull",
+        type=click.Choice(["always", "missing", "never"]),
+        default=None,
+        help="When to ask the image's registry (default: missing).",
+    ),
+    _one("--platform", metavar="OS/ARCH", help="Which of an image's platforms (default: this host's)."),
     _one("--entrypoint", metavar="PROGRAM", help="In place of the image's entrypoint; empty for none."),
     _one("--hostname", metavar="NAME", help="The name inside (default: made of the container's)."),
     _flag("--init", help="Run a tiny init as process 1, which forwards signals and reaps."),
@@ -157,6 +164,8 @@ _SAME = {
     "cap_drop": "cap_drop",
     "ulimit": "rlimits",
     "oom_score_adj": "oom_score_adj",
+    "pull": "pull",
+    "platform": "platform",
     "hostname": "hostname",
     "init": "use_init",
     "stop_signal": "stop_signal",

@@ -37,10 +37,13 @@ def command(image: str, args: tuple[str, ...], rm: bool, name: str | None, timin
 
 
 async def _run(image: str, args: tuple[str, ...], name: str | None, timings: bool, inputs: Any) -> int:
+    from firkin.cli._progress import showing
     from firkin.core.attach import foreground
     from firkin.core.container import AsyncContainer
 
-    async with await AsyncContainer.launch(image, args, name=name, **inputs) as container:
+    # Lines of a download would get between those of the container, which a program may read.
+    progress = showing("auto") if sys.stderr.isatty() else None
+    async with await AsyncContainer.launch(image, args, name=name, progress=progress, **inputs) as container:
         if timings:
             _print_timings(container)
         status = await foreground(container.process, terminal=container.options.terminal)

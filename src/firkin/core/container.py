@@ -7,7 +7,7 @@ import os
 import signal as signals
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from firkin.core.options import ContainerOptions
     from firkin.core.spec import RuntimeSpec
     from firkin.oci.image import Image
+    from firkin.oci.registry.progress import Progress
     from firkin.types import StateDirs
     from firkin.vminitd.stream import Listener, Stream
     from firkin.vmm.machine import VirtualMachine
@@ -72,19 +73,19 @@ class AsyncContainer:
         *,
         name: str | None = None,
         dirs: StateDirs | None = None,
+        progress: AbstractContextManager[Progress] | None = None,
         **options: Unpack[OptionInputs],
     ) -> Self:
         """Start `image` in a new VM and return once its first process runs.
 
-        `name` is the container's id, unique among live ones (default: random). Options are those of
-        `ContainerOptions`, loosely
-        typed. Raises `InvalidInputError`, `ImageError`, `StateError` (the name is in use), `VirtualMachineError`,
-        `ExecError`
-        (the program can't be executed), `AgentError`; after an error nothing is left.
+        `name` is the container's id, unique among live ones (default: random). `progress` is entered for as long as
+        the image is downloaded, if it is. Options are those of `ContainerOptions`, loosely typed. Raises
+        `InvalidInputError`, `ImageError`, `StateError` (the name is in use), `VirtualMachineError`, `ExecError` (the
+        program can't be executed), `AgentError`; after an error nothing is left.
         """
         from firkin.core.launch import launch
 
-        return await launch(cls, image, command, name=name, dirs=dirs, options=options)
+        return await launch(cls, image, command, name=name, dirs=dirs, progress=progress, options=options)
 
     def own(self, stack: AsyncExitStack) -> None:
         """Take over what has to be undone at the end."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 from firkin import faults
@@ -19,6 +19,7 @@ from firkin.core.seccomp_cache import container_program
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
 from firkin.oci import ImageStore
+from firkin.oci.ensure import ensure
 from firkin.oci.rootfs import OciBundle
 from firkin.types import ContainerId, ProcessId, StateDirs
 from firkin.vminitd.control import ControlServer
@@ -26,7 +27,11 @@ from firkin.vmm import VirtualMachine, VmFolder
 
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
+    from firkin.core.emulation import Emulation
     from firkin.core.options import ContainerOptions
+    from firkin.core.prepare import PreparedVm
+    from firkin.oci.image import Image
+    from firkin.oci.registry.progress import Progress
 
 __all__ = ["launch"]
 
@@ -43,36 +48,36 @@ async def launch(
     *,
     name: str | None,
     dirs: StateDirs | None,
+    progress: AbstractContextManager[Progress] | None,
     options: OptionInputs,
 ) -> _T:
     """Start a container and make a `kind` of it. See `AsyncContainer.launch` for the meaning and the errors."""
     chosen = container_options(command, **options)
     id = ContainerId(name) if name is not None else ContainerId(secrets.token_hex(6))
     async with AsyncExitStack() as stack:
-        container = await _launch(kind, image, id, chosen, dirs or StateDirs.default(), stack)
+        container = await _launch(kind, image, id, chosen, dirs or StateDirs.default(), progress, stack)
         container.own(stack.pop_all())
     return container
 
 
 async def _launch(
-    kind: type[_T], image_name: str, id: ContainerId, options: ContainerOptions, dirs: StateDirs, stack: AsyncExitStack
+    kind: type[_T],
+    image_name: str,
+    id: ContainerId,
+    options: ContainerOptions,
+    dirs: StateDirs,
+    progress: AbstractContextManager[Progress] | None,
+    stack: AsyncExitStack,
 ) -> _T:
     began = time.perf_counter()
     # First of all, so that a name in use costs nothing; `start` takes the folder over.
     folder = VmFolder.claim(dirs, id)
     stack.callback(folder.remove)
-    store = ImageStore(dirs)
-    image = store.resolve(image_name)
-    prepared = prepare(
-        options,
-        OciBundle(image),
-        container_id=id,
-        root_path=stack.enter_context(store.rootfs(image, options.disk)).path,
-        seccomp=container_program(options, cache=dirs.cache / "seccomp"),
-    )
+    image, prepared, emulation = await _prepared(image_name, id, options, dirs, progress, stack)
     imaged = time.perf_counter()
     faults.point(_IMAGE_READY)
-    vm = await VirtualMachine.start(prepared.config, folder=folder, dirs=dirs, fork=options.fork)
+    config = emulation.config if emulation else prepared.config
+    vm = await VirtualMachine.start(config, folder=folder, dirs=dirs, fork=options.fork)
     stack.push_async_callback(vm.aclose)
     vm.timings.record("image", (imaged - began) * 1e3)
     faults.point(_VM_READY)
@@ -92,6 +97,7 @@ async def _launch(
                     vm.agent.mount(mount.type, mount.source, mount.destination, options=mount.options, mkdir=True)
                     for mount in prepared.guest_mounts
                 ),
+                *(emulation.calls(vm.agent) if emulation else ()),
             ),
         )
     stack.push_async_callback(process.aclose)
@@ -110,3 +116,40 @@ async def _launch(
     await stack.enter_async_context(owner)
     publish(folder.path, container.describe())
     return container
+
+
+async def _prepared(
+    image_name: str,
+    id: ContainerId,
+    options: ContainerOptions,
+    dirs: StateDirs,
+    progress: AbstractContextManager[Progress] | None,
+    stack: AsyncExitStack,
+) -> tuple[Image, PreparedVm, Emulation | None]:
+    """The image, its root filesystem held by `stack`, and what to make of it."""
+    pulled = await ensure(
+        ImageStore(dirs),
+        image_name,
+        policy=options.pull,
+        platform=options.platform,
+        convert=options.disk,
+        progress=progress,
+    )
+    assert pulled.rootfs is not None
+    prepared = prepare(
+        options,
+        OciBundle(pulled.image),
+        container_id=id,
+        root_path=stack.enter_context(pulled.rootfs).path,
+        seccomp=container_program(options, cache=dirs.cache / "seccomp"),
+    )
+    return pulled.image, prepared, _emulation(prepared, options, dirs) if prepared.emulate else None
+
+
+def _emulation(prepared: PreparedVm, options: ContainerOptions, dirs: StateDirs) -> Emulation:
+    from firkin.core.emulation import announce, emulate
+
+    emulation = emulate(prepared, dirs.cache / "emulators")
+    if options.emulate is None:
+        announce(prepared)
+    return emulation

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from firkin.core.options import ContainerOptions
 from firkin.errors import InvalidInputError
-from firkin.types import GuestPath, Hostname, LinuxCapabilities, PtySize, Rlimit, Signal, Size, Stdio, User
+from firkin.types import GuestPath, Hostname, LinuxCapabilities, Platform, PtySize, Rlimit, Signal, Size, Stdio, User
 
 if TYPE_CHECKING:
     from firkin.core.mount import FileMount, Mount, VirtiofsShare
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from firkin.core.publication import PortPublication
     from firkin.core.seccomp import Seccomp
     from firkin.core.socket_relay import SocketRelay
+    from firkin.oci.ensure import PullPolicy
 
 __all__ = ["ExecInputs", "OptionInputs", "container_options", "convert"]
 
@@ -64,6 +65,8 @@ class OptionInputs(ExecInputs, total=False):
     shm_size: Size | int | str
     pids_limit: int
     use_init: bool
+    pull: PullPolicy
+    platform: Platform | str
     cpus: float
     memory: Size | int | str
     disk: Size | int | str
@@ -189,7 +192,7 @@ def _each(convert_one: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[
 
 _SAME = """
     capabilities no_new_privileges selinux_label apparmor_profile oom_score_adj privileged terminal stdin stdout stderr
-    stop_timeout read_only pids_limit use_init cpus emulate nested cpu_model accel fork network dns mac_address
+    stop_timeout read_only pids_limit use_init pull cpus emulate nested cpu_model accel fork network dns mac_address
 """
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
@@ -214,6 +217,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "mounts": _each(_mount),
     "file_mounts": tuple,
     "virtiofs_shares": tuple,
+    "platform": lambda value: value if isinstance(value, Platform) else Platform.parse(value),
     "shm_size": Size.parse,
     "memory": Size.parse,
     "disk": Size.parse,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from firkin.core.network_options import NetworkOptions
 from firkin.core.process_options import ProcessOptions, check_command
 from firkin.core.vm_options import VmOptions
 from firkin.errors import InvalidInputError
-from firkin.types import GuestPath, Hostname, Signal, Size
+from firkin.oci.ensure import PullPolicy
+from firkin.types import GuestPath, Hostname, Platform, Signal, Size
 
 if TYPE_CHECKING:
     from firkin.core.mount import FileMount, Mount, VirtiofsShare
@@ -28,7 +29,8 @@ class ContainerOptions(ProcessOptions, VmOptions, NetworkOptions):
 
     Unset (`None` or empty) takes the image's. `entrypoint` given, even empty, also puts the image's command aside.
     `masked_paths` and `readonly_paths`: `None` for the defaults, `()` for none. `pids_limit` counts tasks.
-    `privileged`: every capability, no seccomp, nothing masked or read-only, inside the VM.
+    `privileged`: every capability, no seccomp, nothing masked or read-only, inside the VM. `pull`: when the image's
+    registry is asked. `platform`: which of an image's several, in place of the host's.
     """
 
     entrypoint: tuple[str, ...] | None = None
@@ -47,6 +49,8 @@ class ContainerOptions(ProcessOptions, VmOptions, NetworkOptions):
     shm_size: Size = _SHM_SIZE
     pids_limit: int | None = None
     use_init: bool = False
+    pull: PullPolicy = "missing"
+    platform: Platform | None = None
 
     def __post_init__(self) -> None:
         for part in (ProcessOptions, VmOptions, NetworkOptions):
@@ -58,6 +62,10 @@ class ContainerOptions(ProcessOptions, VmOptions, NetworkOptions):
             raise InvalidInputError(f"{self.stop_timeout} seconds is not a time to wait", value=self.stop_timeout)
         for key, value in self.sysctl.items():
             _check_sysctl(key, value)
+        if self.pull not in get_args(PullPolicy):
+            raise InvalidInputError(
+                f"{self.pull!r} is no policy of pulling", value=self.pull, hint="always, missing, never"
+            )
         tags = {share.tag for share in self.virtiofs_shares}
         if len(tags) != len(self.virtiofs_shares):
             raise InvalidInputError("two shares have one tag", value=sorted(tags), hint="give each share its own tag")

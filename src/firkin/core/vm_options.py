@@ -24,7 +24,7 @@ class VmOptions:
 
     `cpus` may have a fraction: the VM gets the next whole number of processors, the container's cgroup the quota.
     `disk` is the room of the root filesystem. `writable_layer`: a disk image that holds the container's changes and
-    outlives it. `emulate`: run an image of another architecture; `None` where the image needs it. `kernel`, `boot_log`:
+    outlives it. `emulate`: run programs of another architecture; `None` where the image needs it. `kernel`, `boot_log`:
     files. `accel`: `kvm`, `tcg` or `auto`. `fork`: start from a base VM rather than by a boot.
     """
 

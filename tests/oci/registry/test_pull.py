@@ -52,11 +52,11 @@ async def test_a_moved_tag_is_noticed_by_policy_always_only(
     name = push_layout(registry, image_layout(text=b"1"), tmp_path / "1", "moving:tag")
     with pytest.raises(ImageNotFoundError):
         await ensure(store, name, policy="never", client=client)
-    first = await ensure(store, name, client=client)
+    first = (await ensure(store, name, client=client)).image
     push_layout(registry, image_layout(text=b"2"), tmp_path / "2", "moving:tag")
-    assert await ensure(store, name, client=client) == first
-    assert await ensure(store, name, policy="never", client=client) == first
-    second = await ensure(store, name, policy="always", client=client)
+    assert (await ensure(store, name, client=client)).image == first
+    assert (await ensure(store, name, policy="never", client=client)).image == first
+    second = (await ensure(store, name, policy="always", client=client)).image
     assert second.digest != first.digest
     assert store.prune().images == (str(first.digest),)
 

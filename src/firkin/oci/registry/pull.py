@@ -7,11 +7,11 @@ import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from firkin import faults
-from firkin.errors import FirkinError, ImageError, ImageNotFoundError, InvalidInputError, RegistryError
+from firkin.errors import FirkinError, ImageError, ImageNotFoundError, RegistryError
+from firkin.oci.ensure import Pulled
 from firkin.oci.image import Image, Layer
 from firkin.oci.lease import Lease
 from firkin.oci.manifest import Descriptor, Manifest, parse_document
@@ -25,56 +25,13 @@ from firkin.types.digest import Digest
 from firkin.types.platform import Platform
 from firkin.types.reference import Reference
 
-__all__ = ["PullPolicy", "Pulled", "ensure", "pull"]
+__all__ = ["pull"]
 
 _MANIFEST = faults.declare("oci.pull.manifest", "an image's manifests are stored, none of its layers")
 _BLOBS = faults.declare("oci.pull.blobs", "all of an image is stored, no name points at it")
 
 _log = logging.getLogger(__name__)
-PullPolicy = Literal["always", "missing", "never"]
 _PARALLEL = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """A pulled image. `changed` is false where the name pointed at it before; `rootfs` is held where it was asked
-    for.
-    """
-
-    image: Image
-    changed: bool
-    rootfs: RootfsLease | None = None
-
-
-async def ensure(
-    store: ImageStore,
-    reference: Reference | str,
-    *,
-    policy: PullPolicy = "missing",
-    platform: Platform | None = None,
-    client: RegistryClient | None = None,
-    progress: Progress | None = None,
-) -> Image:
-    """The image by a policy: `never` the local one only, `missing` pulls where there is none, `always` follows its tag.
-
-    Raises `ImageNotFoundError`, `RegistryError`, `ImageError`.
-    """
-    if policy != "always" or _local_only(reference):
-        try:
-            return store.resolve(reference, platform)
-        except ImageNotFoundError:
-            if policy == "never" or _local_only(reference):
-                raise
-    return (await pull(store, reference, platform=platform, client=client, progress=progress)).image
-
-
-def _local_only(reference: Reference | str) -> bool:
-    # `localhost/…` without a port is where local names live, not a registry.
-    try:
-        parsed = Reference.parse(reference) if isinstance(reference, str) else reference
-    except InvalidInputError:
-        return False
-    return parsed.registry == "localhost"
 
 
 async def pull(

@@ -1,0 +1,74 @@
+"""An image by a policy: what is here is used, or a registry is asked. Imports no HTTP library until one is needed."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from firkin.errors import ImageNotFoundError, InvalidInputError
+from firkin.oci.image import Image
+from firkin.oci.rootfs_cache import RootfsLease
+from firkin.oci.store import ImageStore
+from firkin.types.platform import Platform
+from firkin.types.reference import Reference
+
+if TYPE_CHECKING:
+    from firkin.oci.registry.client import RegistryClient
+    from firkin.oci.registry.progress import Progress
+
+__all__ = ["PullPolicy", "Pulled", "ensure"]
+
+PullPolicy = Literal["always", "missing", "never"]
+"""`never` takes the local image only, `missing` pulls where there is none, `always` follows its tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A pulled image. `changed` is false where the name pointed at it before; `rootfs` is held where it was asked
+    for.
+    """
+
+    image: Image
+    changed: bool
+    rootfs: RootfsLease | None = None
+
+
+async def ensure(
+    store: ImageStore,
+    reference: Reference | str,
+    *,
+    policy: PullPolicy = "missing",
+    platform: Platform | None = None,
+    convert: int | None = None,
+    client: RegistryClient | None = None,
+    progress: contextlib.AbstractContextManager[Progress] | None = None,
+) -> Pulled:
+    """The image that `reference` names, by `policy`.
+
+    With `convert`, a virtual size in bytes, its root filesystem is made too, alongside the download, and held in the
+    answer; without a download that blocks. `progress` is entered where something is to be downloaded, and left before
+    the answer. Raises `ImageNotFoundError`, `RegistryError`, `ImageError`.
+    """
+    local = _local_only(reference)
+    if policy != "always" or local:
+        try:
+            image = store.resolve(reference, platform)
+        except ImageNotFoundError:
+            if policy == "never" or local:
+                raise
+        else:
+            return Pulled(image, changed=False, rootfs=None if convert is None else store.rootfs(image, convert))
+    from firkin.oci.registry.pull import pull
+
+    with progress or contextlib.nullcontext() as shown:
+        return await pull(store, reference, platform=platform, convert=convert, client=client, progress=shown)
+
+
+def _local_only(reference: Reference | str) -> bool:
+    # `localhost/…` without a port is where local names live, not a registry.
+    try:
+        parsed = Reference.parse(reference) if isinstance(reference, str) else reference
+    except InvalidInputError:
+        return False
+    return parsed.registry == "localhost"
