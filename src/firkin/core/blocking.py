@@ -11,12 +11,13 @@ from firkin.core.capture import CAPTURE_LIMIT
 from firkin.core.engine import engine
 from firkin.core.exit import CompletedProcess, ExitStatus
 from firkin.core.option_inputs import ExecInputs, OptionInputs
-from firkin.types import PtySize, Signal
+from firkin.types import PtySize, Signal, Size
 from firkin.types.stdio import DEFAULT_PTY_SIZE
 
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
     from firkin.core.process import AsyncProcess
+    from firkin.core.stats import Stats
     from firkin.oci.registry.progress import Progress
     from firkin.types import ProcessId, StateDirs
     from firkin.vminitd.stream import Stream
@@ -188,6 +189,22 @@ class Container:
     ) -> Process:
         """As `AsyncContainer.open_tty`."""
         return Process(engine().call(self._container.open_tty(command, size, **options)))
+
+    def stats(self) -> Stats:
+        """As `AsyncContainer.stats`."""
+        return engine().call(self._container.stats())
+
+    def update(
+        self,
+        *,
+        pids_limit: int | None = None,
+        cpus: float | None = None,
+        memory: Size | int | str | None = None,
+        memory_high: Size | int | str | None = None,
+    ) -> None:
+        """As `AsyncContainer.update`."""
+        work = self._container.update(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high)
+        engine().call(work)
 
     def pause(self) -> None:
         """As `AsyncContainer.pause`."""

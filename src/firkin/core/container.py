@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal as signals
@@ -20,12 +21,14 @@ from firkin.core.process import AsyncProcess
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
 from firkin.errors import FirkinError, StateError
-from firkin.types import ContainerId, ProcessId, PtySize, Signal, Stdio
+from firkin.types import ContainerId, ProcessId, PtySize, Signal, Size, Stdio
 from firkin.types.stdio import DEFAULT_PTY_SIZE
 
 if TYPE_CHECKING:
+    from firkin.core.limits import Limits
     from firkin.core.options import ContainerOptions
     from firkin.core.spec import RuntimeSpec
+    from firkin.core.stats import Stats
     from firkin.oci.image import Image
     from firkin.oci.registry.progress import Progress
     from firkin.types import StateDirs
@@ -207,6 +210,42 @@ class AsyncContainer:
             "forked": self.vm.forked,
             "timings_ms": self.timings.phases,
         }
+
+    async def stats(self) -> Stats:
+        """What the container uses and its VM costs, now. Raises `StateError` while paused, `AgentError`."""
+        from firkin.core.stats import host_cost, read_stats
+
+        self._check_not_paused()
+        container, vm, host = await asyncio.gather(
+            self.vm.agent.statistics(container=self.id),
+            self.vm.agent.statistics(),
+            asyncio.to_thread(host_cost, self.vm.pid),
+        )
+        return read_stats(self.id, container, vm, host)
+
+    async def update(
+        self,
+        *,
+        pids_limit: int | None = None,
+        cpus: float | None = None,
+        memory: Size | int | str | None = None,
+        memory_high: Size | int | str | None = None,
+    ) -> None:
+        """Change limits of the running container; -1 lifts one, `None` leaves it as it is.
+
+        `memory` (bytes, or `"64m"`) kills above it, `memory_high` slows down above it; both are the container's own,
+        within the VM's. Where one can't be set, those before it in the order `cpus`, `memory_high`, `memory`,
+        `pids_limit` are. Raises `InvalidInputError`, `StateError`, `AgentError`.
+        """
+        from firkin.core.limits import Limits
+
+        await self.set_limits(Limits.of(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high))
+
+    async def set_limits(self, limits: Limits) -> None:
+        """As `update`, from `Limits`."""
+        files = limits.cgroup_files(vcpus=self.options.vcpus)
+        self._check_running()
+        await self.vm.agent.update_resources(self.id, files)
 
     async def pause(self) -> None:
         """Stop the VM's processors; nothing inside runs until `resume`. Raises `StateError` where it is paused or

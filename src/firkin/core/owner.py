@@ -57,6 +57,8 @@ class Owner:
             "resize": self._resize,
             "close_stdin": self._close_stdin,
             "stop": self._stop,
+            "stats": self._stats,
+            "update": self._update,
             "pause": self._pause,
             "unpause": self._unpause,
         }
@@ -109,6 +111,16 @@ class Owner:
     async def _stop(self, call: Any, link: Link) -> Message:
         self._answer_before_the_end()
         return _exit(await self._container.stop(call.grace_seconds))
+
+    async def _stats(self, call: Any, link: Link) -> Message:
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        return pb.Document(json=json.dumps((await self._container.stats()).as_document()))
+
+    async def _update(self, call: Any, link: Link) -> None:
+        from firkin.core.limits import Limits
+
+        await self._container.set_limits(Limits.from_json(call.limits_json))
 
     async def _pause(self, call: Any, link: Link) -> None:
         await self._container.pause()

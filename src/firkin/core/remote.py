@@ -14,6 +14,8 @@ from firkin.types import PtySize, Signal
 
 if TYPE_CHECKING:
     from firkin.core.exec_config import ExecConfig
+    from firkin.core.limits import Limits
+    from firkin.core.stats import Stats
     from firkin.vminitd.control import ControlClient
 
 __all__ = ["RemoteContainer", "RemoteProcess"]
@@ -76,6 +78,21 @@ class RemoteContainer:
         from firkin.vminitd._generated import control_pb2 as pb
 
         return _status(await self.call(pb.Wait(process="init")))
+
+    async def stats(self) -> Stats:
+        """What it uses and its VM costs, now. Raises `StateError` while it is paused."""
+        import json
+
+        from firkin.core.stats import Stats
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        return Stats.from_document(json.loads((await self.call(pb.Stats())).json))
+
+    async def update(self, limits: Limits) -> None:
+        """Change its limits."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        await self.call(pb.Update(limits_json=limits.to_json()))
 
     async def pause(self) -> None:
         """Stop the VM's processors. Raises `StateError` where it is paused already."""

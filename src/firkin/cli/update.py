@@ -1,0 +1,44 @@
+"""`firkin update`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from firkin.core.limits import Limits
+
+__all__ = ["command"]
+
+
+@click.command("update")
+@click.option("--cpus", type=float, metavar="NUMBER", help="Processors, fractions allowed; no more than the VM has.")
+@click.option("-m", "--memory", metavar="SIZE", help="Memory above which the kernel kills.")
+@click.option("--memory-high", metavar="SIZE", help="Memory above which the kernel slows down and takes cache back.")
+@click.option("--pids-limit", type=int, metavar="NUMBER", help="The most processes and threads.")
+@click.argument("containers", nargs=-1, required=True)
+def command(
+    containers: tuple[str, ...],
+    cpus: float | None,
+    memory: str | None,
+    memory_high: str | None,
+    pids_limit: int | None,
+) -> None:
+    """Change the limits of live containers, inside their VMs. -1 lifts a limit."""
+    from firkin.core.limits import Limits
+
+    limits = Limits.of(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high)
+    asyncio.run(_update(containers, limits))
+
+
+async def _update(names: tuple[str, ...], limits: Limits) -> None:
+    from firkin.core.live import find_live
+    from firkin.core.remote import RemoteContainer
+    from firkin.types.state import StateDirs
+
+    for live in [find_live(StateDirs.default(), name) for name in names]:
+        async with await RemoteContainer.connect(live) as container:
+            await container.update(limits)
+        click.echo(live.id)
