@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from firkin import faults
 from firkin.errors import BootError, FirkinError, LinkError, VirtualMachineError
+from firkin.vminitd.agent import preload
 from firkin.vminitd.link import INITIAL_SENTINEL, Link
 from firkin.vmm.config import VmConfig
 from firkin.vmm.folder import VmFolder
@@ -98,7 +99,11 @@ async def _start(
         launched = launch(folder, config, host, start)
     try:
         with timings.phase("boot" if isinstance(start, Boot) else "restore"):
-            link = await launched.process.or_death(_greet(launched, sentinel, limit))
+            greeting = asyncio.ensure_future(launched.process.or_death(_greet(launched, sentinel, limit)))
+            # The HELLO goes out, and while QEMU starts the messages are imported, which takes about as long.
+            await asyncio.sleep(0)
+            preload()
+            link = await greeting
         faults.point(_READY)
     except BaseException:
         launched.close()
