@@ -163,3 +163,45 @@ fn new_things_replace_old_ones() {
     let mut file = fs::OpenOptions::new().append(true).open(inner.0.join("a")).expect("is a file");
     file.write_all(b"er").expect("written");
 }
+
+/// Every archive that damage makes of a good one is unpacked or refused, and nothing appears outside.
+#[test]
+fn damaged_archives_stay_inside() {
+    let outside = Scratch::new("fuzz");
+    let entries = [
+        ("a", EntryType::Directory, "", &b""[..]),
+        ("a/file", EntryType::Regular, "", &[1; 700]),
+        ("a/link", EntryType::Symlink, "..", b""),
+        ("a/link/up", EntryType::Regular, "", b"x"),
+        ("hard", EntryType::Link, "a/file", b""),
+        ("pipe", EntryType::Fifo, "", b""),
+    ];
+    let whole = archive(&entries);
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut dice = |sides: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 33) as usize % sides
+    };
+    for round in 0..300 {
+        let inner = Scratch(outside.0.join(format!("inner-{round}")));
+        fs::create_dir_all(&inner.0).expect("made");
+        let mut bytes = whole.clone();
+        for _ in 0..1 + dice(6) {
+            let header = 512 * dice(bytes.len() / 512);
+            let at = header + dice(512);
+            bytes[at] = [b'/', b'.', b'7', 0, b'x', 0x80][dice(6)];
+            // With the right checksum, so that the damage is met behind the header too.
+            let mut fixed = Header::new_ustar();
+            fixed.as_mut_bytes().copy_from_slice(&bytes[header..header + 512]);
+            fixed.set_cksum();
+            bytes[header..header + 512].copy_from_slice(fixed.as_bytes());
+        }
+        // Refused or not: what counts is where things are.
+        let _ = inner.unpacked(bytes);
+        let beside: Vec<_> =
+            fs::read_dir(&outside.0).expect("is there").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(beside, [inner.0.file_name().expect("named")], "round {round}");
+    }
+}
