@@ -71,7 +71,7 @@ async def test_a_panic_is_the_reason_where_there_was_one(tmp_path: Path) -> None
 
 
 async def test_what_waits_fails_when_it_ends(tmp_path: Path) -> None:
-    qemu = program(tmp_path, "sleep 600")
+    qemu = program(tmp_path, "exec sleep 600")
 
     async def work() -> None:
         qemu.kill()
@@ -82,7 +82,7 @@ async def test_what_waits_fails_when_it_ends(tmp_path: Path) -> None:
 
 
 async def test_its_end_is_the_reason_of_what_fails_by_it(tmp_path: Path) -> None:
-    qemu = program(tmp_path, "sleep 600")
+    qemu = program(tmp_path, "exec sleep 600")
 
     async def work() -> None:
         await qemu.end()
@@ -93,7 +93,7 @@ async def test_its_end_is_the_reason_of_what_fails_by_it(tmp_path: Path) -> None
 
 
 async def test_ending_it_twice_is_harmless(tmp_path: Path) -> None:
-    qemu = program(tmp_path, "sleep 600")
+    qemu = program(tmp_path, "exec sleep 600")
     await qemu.end()
     await qemu.end()
     qemu.kill()
