@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from firkin.oci.manifest import Descriptor
-    from firkin.oci.registry import Outcome, Progress
+    from firkin.oci.registry.progress import Outcome, Progress
 
 __all__ = ["ProgressStyle", "showing"]
 
@@ -24,7 +24,7 @@ _WORDS = {"done": "done", "exists": "already there", "mounted": "mounted", "wait
 @contextlib.contextmanager
 def showing(style: ProgressStyle) -> Iterator[Progress]:
     """A `Progress` in the style asked for; `auto` is bars where standard error is a terminal, else plain lines."""
-    from firkin.oci.registry import NoProgress
+    from firkin.oci.registry.progress import NoProgress
 
     if style == "none":
         yield NoProgress()

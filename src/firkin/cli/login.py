@@ -32,7 +32,8 @@ def command(username: str | None, password: str | None, password_stdin: bool, re
 
 
 async def _login(registry: str, username: str, password: str) -> None:
-    from firkin.oci.registry import Credentials, RegistryClient, store_credentials
+    from firkin.oci.registry.client import RegistryClient
+    from firkin.oci.registry.credentials import Credentials, store_credentials
 
     credentials = Credentials(username, password)
     async with RegistryClient() as client:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+from typing import TYPE_CHECKING
 
 import click
 
 from firkin.cli._progress import ProgressStyle, showing
+
+if TYPE_CHECKING:
+    from firkin.oci import ImageStore
+    from firkin.oci.ensure import Pulled
+    from firkin.types.platform import Platform
 
 __all__ = ["command"]
 
@@ -23,26 +28,30 @@ def command(
     platform: str | None, convert: bool, quiet: bool, style: ProgressStyle, references: tuple[str, ...]
 ) -> None:
     """Fetch images from their registries and name them."""
-    for reference in references:
-        asyncio.run(_pull(reference, platform, convert, quiet, style))
-
-
-async def _pull(reference: str, platform: str | None, convert: bool, quiet: bool, style: ProgressStyle) -> None:
     from firkin.oci import DEFAULT_DISK, ImageStore
-    from firkin.oci.registry import pull
+    from firkin.oci.registry.unchanged import unchanged
     from firkin.types.platform import Platform
     from firkin.types.state import StateDirs
 
     store = ImageStore(StateDirs.default())
-    with showing("none" if quiet else style) as progress:
-        pulled = await pull(
-            store,
-            reference,
-            platform=Platform.parse(platform) if platform else None,
-            convert=DEFAULT_DISK if convert else None,
-            progress=progress,
-        )
-    if pulled.rootfs is not None:
-        pulled.rootfs.release()
-    news = "" if pulled.changed else " (unchanged)"
-    click.echo(pulled.image.image_id.hex if quiet else f"{pulled.image}: {pulled.image.digest}{news}")
+    wanted = Platform.parse(platform) if platform else None
+    size = DEFAULT_DISK if convert else None
+    for reference in references:
+        pulled = unchanged(store, reference, platform=wanted, convert=size)
+        if pulled is None:
+            import asyncio
+
+            pulled = asyncio.run(_pull(store, reference, wanted, size, "none" if quiet else style))
+        if pulled.rootfs is not None:
+            pulled.rootfs.release()
+        news = "" if pulled.changed else " (unchanged)"
+        click.echo(pulled.image.image_id.hex if quiet else f"{pulled.image}: {pulled.image.digest}{news}")
+
+
+async def _pull(
+    store: ImageStore, reference: str, platform: Platform | None, convert: int | None, style: ProgressStyle
+) -> Pulled:
+    from firkin.oci.registry.pull import pull
+
+    with showing(style) as progress:
+        return await pull(store, reference, platform=platform, convert=convert, progress=progress)

@@ -31,7 +31,7 @@ async def _push(
     source: str, destination: str | None, platform: str | None, chunk: str | None, quiet: bool, style: ProgressStyle
 ) -> None:
     from firkin.oci import ImageStore
-    from firkin.oci.registry import push
+    from firkin.oci.registry.push import push
     from firkin.types.platform import Platform
     from firkin.types.size import Size
     from firkin.types.state import StateDirs

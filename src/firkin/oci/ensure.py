@@ -59,6 +59,14 @@ async def ensure(
                 raise
         else:
             return Pulled(image, changed=False, rootfs=None if convert is None else store.rootfs(image, convert))
+    if client is None:
+        import asyncio
+
+        from firkin.oci.registry.unchanged import unchanged
+
+        found = await asyncio.to_thread(unchanged, store, reference, platform=platform, convert=convert)
+        if found is not None:
+            return found
     from firkin.oci.registry.pull import pull
 
     with progress or contextlib.nullcontext() as shown:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from firkin.oci.registry import RegistryClient, RegistrySettings, Retry
+from firkin.oci.registry.client import RegistryClient
+from firkin.oci.registry.settings import RegistrySettings
+from firkin.oci.registry.transport import Retry
 from tests.oci.builders import Layout
 from tests.oci.registry.servers import Registry, docker_registry
 

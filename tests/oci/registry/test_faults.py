@@ -17,8 +17,10 @@ import pytest
 
 from firkin.errors import ImageError, RegistryError
 from firkin.oci import ImageStore
-from firkin.oci.registry import Credentials, RegistryClient, pull
+from firkin.oci.registry.client import RegistryClient
+from firkin.oci.registry.credentials import Credentials
 from firkin.oci.registry.download import Pace
+from firkin.oci.registry.pull import pull
 from firkin.types.state import StateDirs
 from tests.oci.builders import Concatenated, Layout, layer_tar, sha256
 from tests.oci.registry.conftest import push_layout
@@ -276,7 +278,9 @@ SCRIPT = """
 import asyncio, sys
 from pathlib import Path
 from firkin.oci import ImageStore
-from firkin.oci.registry import RegistryClient, RegistrySettings, pull
+from firkin.oci.registry.client import RegistryClient
+from firkin.oci.registry.pull import pull
+from firkin.oci.registry.settings import RegistrySettings
 from firkin.types.state import StateDirs
 from tests.oci.builders import Concatenated
 home, name = sys.argv[1:]

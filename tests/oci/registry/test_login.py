@@ -16,17 +16,12 @@ from hypothesis import strategies as st
 
 from firkin.errors import InvalidInputError, RegistryError
 from firkin.oci import ImageStore
-from firkin.oci.registry import (
-    Credentials,
-    RegistryClient,
-    RegistrySettings,
-    find_credentials,
-    forget_credentials,
-    pull,
-    push,
-    store_credentials,
-)
 from firkin.oci.registry.auth import Authenticator, TokenRequest, parse_challenges
+from firkin.oci.registry.client import RegistryClient
+from firkin.oci.registry.credentials import Credentials, find_credentials, forget_credentials, store_credentials
+from firkin.oci.registry.pull import pull
+from firkin.oci.registry.push import push
+from firkin.oci.registry.settings import RegistrySettings
 from tests.oci.builders import Layout
 from tests.oci.registry.conftest import push_layout, run
 from tests.oci.registry.servers import Registry, docker_registry, token_registry

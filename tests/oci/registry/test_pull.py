@@ -11,7 +11,9 @@ import pytest
 
 from firkin.errors import ImageNotFoundError, RegistryError
 from firkin.oci import ImageStore
-from firkin.oci.registry import RegistryClient, ensure, pull
+from firkin.oci.ensure import ensure
+from firkin.oci.registry.client import RegistryClient
+from firkin.oci.registry.pull import pull
 from firkin.types.digest import Digest
 from firkin.types.platform import Platform
 from firkin.types.state import StateDirs

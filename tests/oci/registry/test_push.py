@@ -10,7 +10,9 @@ import pytest
 
 from firkin.errors import ImageNotFoundError, RegistryError
 from firkin.oci import ImageStore
-from firkin.oci.registry import RegistryClient, pull, push
+from firkin.oci.registry.client import RegistryClient
+from firkin.oci.registry.pull import pull
+from firkin.oci.registry.push import push
 from firkin.types.platform import Platform
 from firkin.types.state import StateDirs
 from tests.oci.builders import Layout

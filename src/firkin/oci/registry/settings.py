@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +95,8 @@ def is_loopback(name: str) -> bool:
     """Whether a host's name or address is this machine's own."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
+    import ipaddress
+
     try:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
@@ -114,6 +114,8 @@ def _listed(text: str) -> list[str]:
 def _from_file(path: Path) -> tuple[dict[str, tuple[str, ...]], set[str]]:
     try:
         with path.open("rb") as file:
+            import tomllib
+
             document = tomllib.load(file)
     except FileNotFoundError:
         return {}, set()

@@ -11,13 +11,13 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
 from firkin.errors import RegistryError
 from firkin.oci.registry._httpx import httpx
 from firkin.oci.registry.settings import RegistrySettings, is_loopback
+from firkin.oci.registry.tls import context as tls_context
 
 __all__ = [
     "Request",
@@ -157,7 +157,7 @@ class Transport:
         parts = urlsplit(url)
         key = (parts.scheme, parts.netloc)
         if key not in self._clients:
-            verify = _tls(self._settings.certificates_of(parts.netloc)) if parts.scheme == "https" else False
+            verify = tls_context(self._settings.certificates_of(parts.netloc)) if parts.scheme == "https" else False
             self._clients[key] = httpx.AsyncClient(
                 verify=verify,
                 # As other clients do, this machine's own ports are never asked for through a proxy.
@@ -286,17 +286,3 @@ def retry_after(response: httpx.Response, longest: float) -> float | None:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _tls(folder: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if folder is None:
-        return context
-    try:
-        for authority in sorted(folder.glob("*.crt")):
-            context.load_verify_locations(authority)
-        for certificate in sorted(folder.glob("*.cert")):
-            context.load_cert_chain(certificate, certificate.with_suffix(".key"))
-    except (OSError, ssl.SSLError) as error:
-        raise RegistryError(f"the certificates in {folder} can't be used: {error}") from error
-    return context
