@@ -48,6 +48,7 @@ def everything() -> list[Entry]:
     return [
         *map(folder, deep),
         entry(deep[-1] + "/" + "m" * 120, content=b"deep and long"),
+        folder("labelled", xattrs={"user.label": b"l" * 900}),
         folder("d", mode=0o1777, uid=12, gid=34, mtime=1_600_000_000.987654321, xattrs={"trusted.on": b"a folder"}),
         entry("d/empty"),
         entry("d/small", content=b"x" * 5000, mode=0o4755, uid=65536, gid=70000, mtime=-1.25),

@@ -153,7 +153,7 @@ def test_image_larger_than_one_extent(tmp_path: Path) -> None:
         assert reader.read("/big", 650 * MIB, 10) == b"\1" * 10
 
 
-@pytest.mark.parametrize("size", [8 * MIB, 64 * MIB, 130 * MIB, 3 * GIB + 5000, 16 * GIB, 400 * GIB])
+@pytest.mark.parametrize("size", [MIB // 4, 8 * MIB, 64 * MIB, 130 * MIB, 3 * GIB + 5000, 16 * GIB, 400 * GIB])
 @pytest.mark.parametrize("journal", [True, False], ids=["journal", "plain"])
 def test_empty_volumes(tmp_path: Path, size: int, *, journal: bool) -> None:
     """Volumes of any size are clean and cost little."""
@@ -250,7 +250,7 @@ def test_content_larger_than_the_image(tmp_path: Path) -> None:
         write_image([io.BytesIO(layer)], tmp_path / "image", size=3 * MIB)
 
 
-@pytest.mark.parametrize("size", [0, 4096, 1 << 50])
+@pytest.mark.parametrize("size", [0, 4096, 1 << 44, 1 << 50])
 def test_impossible_sizes(tmp_path: Path, size: int) -> None:
     with pytest.raises(InvalidInputError):
         make_empty(tmp_path / "image", size)

@@ -14,7 +14,7 @@ _INODES_PER_BLOCK = BLOCK_SIZE // INODE_SIZE
 _DEFAULT_INODES = 8192  # a group; one for each 16 KiB, as mke2fs gives
 _MIN_BLOCKS = 64
 _MAX_BLOCKS = (1 << 32) - 1  # without the 64bit feature
-_MIN_LAST_GROUP = 1024
+_MIN_LAST_GROUP = 2048  # holds a backup of the most descriptors there can be, 1024 blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class Geometry:
 
     @classmethod
     def of_size(cls, size: int, *, backup: bool) -> Geometry:
-        """The geometry for `size` bytes (256 KiB to 16 TiB); a last group too short to be worth it is left out."""
+        """The geometry for `size` bytes, 256 KiB to just under 16 TiB; too short a last group is left out."""
         blocks = size >> BLOCK_SHIFT
         if not _MIN_BLOCKS <= blocks <= _MAX_BLOCKS:
             raise InvalidInputError(
-                f"an ext4 image can't have {size} bytes", value=size, hint="between 256 KiB and 16 TiB"
+                f"an ext4 image can't have {size} bytes", value=size, hint="256 KiB to just under 16 TiB"
             )
         rest = blocks % BLOCKS_PER_GROUP
         if blocks > BLOCKS_PER_GROUP and rest < _MIN_LAST_GROUP:
