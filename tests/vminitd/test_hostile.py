@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -178,16 +179,14 @@ async def test_single_bytes_that_nobody_reads_cost_little_more_than_their_credit
     far.close()
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_mutated_traffic_is_events_or_one_fault(seed: int) -> None:
+def mutate_and_feed(chance: random.Random) -> None:
     """Traffic with a few bytes changed, cut out or doubled: the host takes it, or names a fault and then is deaf."""
-    chance = random.Random(seed)
     hello = Hello(INITIAL_SENTINEL)
     guest = Framing.guest(INITIAL_SENTINEL)
     guest.feed(Framing.host(hello).take())
     answer = guest.take()
     for _ in range(6):
-        guest.send(guest.open(0x1000_0000), memoryview(os.urandom(chance.randrange(1, 40_000))))
+        guest.send(guest.open(0x1000_0000), memoryview(chance.randbytes(chance.randrange(1, 40_000))))
     traffic = guest.take()
     for _ in range(40):
         host = Framing.host(hello)
@@ -207,6 +206,26 @@ def test_mutated_traffic_is_events_or_one_fault(seed: int) -> None:
         faults = [event for event in events if isinstance(event, ev.Faulted)]
         assert len(faults) <= 1
         assert not faults or (events[-1] is faults[0] and host.feed(traffic) == [] and host.streams == 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mutated_traffic_is_events_or_one_fault(seed: int) -> None:
+    mutate_and_feed(random.Random(seed))
+    assert seed < 20
+
+
+@pytest.mark.soak
+def test_mutated_traffic_for_long() -> None:
+    """`FIRKIN_FUZZ_SECONDS` (default 300) of it; a failure names its seed."""
+    end = time.monotonic() + float(os.environ.get("FIRKIN_FUZZ_SECONDS", "300"))
+    seed = time.time_ns()
+    while time.monotonic() < end:
+        seed += 1
+        try:
+            mutate_and_feed(random.Random(seed))
+        except Exception as error:
+            raise AssertionError(f"seed {seed}") from error
+    assert seed
 
 
 # ---- the owner's side: hostile clients of the control socket

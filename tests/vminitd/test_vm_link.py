@@ -222,14 +222,19 @@ async def test_an_agent_that_aborts_ends_every_call_with_the_boot_log(store: Ima
 
 
 async def test_a_killed_vm_fails_every_call_at_once(store: ImageStore, busybox_image: Image) -> None:
+    errors: list[Any] = []
+
+    async def kill(vm: VirtualMachine) -> None:
+        async with process(vm.agent, "sleeps", "cat") as (_, stdout):
+            calls = [vm.agent.wait_process("sleeps", "init") for _ in range(10)]
+            reading = asyncio.create_task(stdout.read())
+            await vm.agent.sync()
+            await vm.kill()
+            errors.extend(await asyncio.gather(*calls, reading, return_exceptions=True))
+
     async with resumed(store, busybox_image) as vm:
         with pytest.raises(LinkError, match="wait process"):
-            async with process(vm.agent, "sleeps", "cat") as (_, stdout):
-                calls = [vm.agent.wait_process("sleeps", "init") for _ in range(10)]
-                reading = asyncio.create_task(stdout.read())
-                await vm.agent.sync()
-                await vm.kill()
-                errors = await asyncio.gather(*calls, reading, return_exceptions=True)
-        assert len(errors) == 11
-        assert all(isinstance(error, LinkError) for error in errors)
-        assert all(error.outcome_unknown for error in errors[:10] if isinstance(error, LinkError))
+            await kill(vm)
+    assert len(errors) == 11
+    assert all(isinstance(error, LinkError) for error in errors)
+    assert all(error.outcome_unknown for error in errors[:10])
