@@ -1,8 +1,8 @@
 """The half-MD4 directory hash (Linux: fs/ext4/hash.c), computed for many names at once.
 
 Each name's state is one 64-bit lane of a big integer, so that one Python operation works on all lanes; a lane holds
-32 bits and the upper half takes the carries, which are masked off. That takes about a tenth
-of the time of a loop over the names.
+32 bits and the upper half takes the carries, which are masked off. That takes about a tenth of the time of a loop over
+the names.
 """
 
 from __future__ import annotations
