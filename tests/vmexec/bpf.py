@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 # asm/unistd_64.h
-NUMBERS = {"getpid": 39, "chmod": 90, "mkdir": 83, "keyctl": 250, "personality": 135, "sethostname": 170, "unshare": 272}
+NUMBERS = {
+    "getpid": 39,
+    "chmod": 90,
+    "mkdir": 83,
+    "keyctl": 250,
+    "personality": 135,
+    "sethostname": 170,
+    "unshare": 272,
+}
 ARCH_X86_64 = 0xC000003E  # linux/audit.h
 LOAD, JUMP_EQUAL, RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h: LD|W|ABS, JMP|JEQ|K, RET|K
 ACTIONS = {  # linux/seccomp.h

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.vmexec.rig_vm import Outcome
@@ -19,20 +19,20 @@ STATUS = re.compile(
 FIRST_OWN_NAMESPACE = 4026531900
 
 
-def differences(ours: Outcome, theirs: Outcome, given: set[str]) -> dict[str, tuple[Any, Any]]:
-    """By name of the fact, what each saw; `given` are the namespaces that rows join."""
-    if bool(ours.seen) != bool(theirs.seen):
-        return {"ran": (bool(ours.seen), bool(theirs.seen))}
-    left, right = dict(facts(ours, given)), dict(facts(theirs, given))
-    return {
-        name: (left.get(name), right.get(name))
-        for name in sorted(left.keys() | right.keys())
-        if left.get(name) != right.get(name)
-    }
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """By name of the fact, what each saw."""
+    if ours["ran"] != theirs["ran"]:
+        return {"ran": (ours["ran"], theirs["ran"])}
+    names = sorted(ours.keys() | theirs.keys())
+    return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
 
 
-def facts(outcome: Outcome, given: set[str]) -> Iterator[tuple[str, Any]]:
-    """Everything comparable, in names that say what it is."""
+def facts(outcome: Outcome, given: set[str]) -> dict[str, Any]:
+    """Everything comparable, in names that say what it is; `given` are the namespaces that rows join."""
+    return {"ran": bool(outcome.seen), **dict(_facts(outcome, given))}
+
+
+def _facts(outcome: Outcome, given: set[str]) -> Iterator[tuple[str, Any]]:
     seen = outcome.seen
     if not seen:
         return

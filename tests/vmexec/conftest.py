@@ -18,19 +18,19 @@ BUSYBOX = Path("/bin/busybox")
 
 @pytest.fixture(scope="session")
 def vmexec() -> Vmexec:
-    """The binary that `make build` put in place, or the one in FIRKIN_GUEST_DIR."""
+    """The binary that the build put in place, or the one in FIRKIN_GUEST_DIR."""
     folder = os.environ.get("FIRKIN_GUEST_DIR") or ROOT / "src" / "firkin" / "_guest" / platform.machine()
     binary = Path(folder) / "vmexec"
     if not binary.exists():
-        pytest.fail(f"{binary} is not built (run `make build`)", pytrace=False)
+        pytest.fail(f"{binary} is not built (run tools/build_guest.py)", pytrace=False)
     return Vmexec(binary)
 
 
 @pytest.fixture(scope="session")
 def busybox_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root folder with busybox's applets and a few users. Read only: see `root`."""
-    if not BUSYBOX.exists():
-        pytest.fail(f"{BUSYBOX} is missing (apt install busybox-static)", pytrace=False)
+    if os.geteuid() != 0:
+        pytest.fail("vmexec makes namespaces and mounts: run its tests as root", pytrace=False)
     tree = tmp_path_factory.mktemp("busybox")
     for folder in ("bin", "etc", "tmp", "home/ann", "root"):
         (tree / folder).mkdir(parents=True)
@@ -47,4 +47,9 @@ def busybox_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(busybox_tree: Path, tmp_path: Path) -> Path:
     """A root folder of the test's own."""
-    return Path(shutil.copytree(busybox_tree, tmp_path / "root", symlinks=True))
+    root = Path(shutil.copytree(busybox_tree, tmp_path / "root", symlinks=True))
+    # pytest's folders are closed to others, and users of containers are others.
+    for folder in (root, *root.parents):
+        if folder.is_relative_to(tmp_path.parent.parent):
+            folder.chmod(0o755)
+    return root

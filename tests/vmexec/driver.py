@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,3 +113,24 @@ def _follow(ours: socket.socket, go: bytes) -> Process:
                 process.error = json.loads(message[1:])
             case _:
                 raise AssertionError(f"vmexec sent {message!r}")
+
+
+@dataclass
+class Finished:
+    """A process that ran to its end, with what it wrote to standard output and error."""
+
+    code: int
+    output: str
+
+
+def finish(start: Callable[..., Process], *words: Any, **arguments: Any) -> Finished:
+    """Run `start` (`Vmexec.run` or `.exec` with its first arguments) with its output in a pipe, to the end."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as pipe:
+        try:
+            process = start(*words, stdout=writer, stderr=writer, **arguments)
+        finally:
+            os.close(writer)
+        output = pipe.read().decode()
+    assert process.error is None, process.error
+    return Finished(process.wait(), output)

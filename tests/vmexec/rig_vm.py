@@ -38,11 +38,11 @@ SCRIPTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One specification, as each runtime gets it; `exec` is a process object for a further process."""
+    """One specification, as each runtime gets it; `exec` is a process object for a further process. `crun` may not."""
 
     name: str
     vmexec: Mapping[str, Any]
-    crun: Mapping[str, Any]
+    crun: Mapping[str, Any] | None
     vmexec_exec: Mapping[str, Any] | None = None
     crun_exec: Mapping[str, Any] | None = None
     tty: bool = False
@@ -50,7 +50,8 @@ class Row:
     def entries(self, number: int) -> Iterator[Entry]:
         """Its files in the initramfs."""
         folder = f"rows/{number:04}"
-        how = (["exec"] if self.crun_exec else []) + (["tty"] if self.tty else [])
+        words = {"exec": self.vmexec_exec, "tty": self.tty, "alone": self.crun is None}
+        how = [word for word, holds in words.items() if holds]
         yield directory(folder)
         yield file(f"{folder}/how", " ".join(how).encode() + b"\n")
         for name, content in (
@@ -72,6 +73,11 @@ class Outcome:
     ready_us: int
     total_us: int
     output: bytes
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What vmexec said of its failure."""
+        return json.loads(self.output) if self.failed else {}
 
     @property
     def seen(self) -> dict[str, Any]:

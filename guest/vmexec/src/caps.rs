@@ -77,6 +77,11 @@ impl Sets {
         })
     }
 
+    /// What a program keeps of them, which the kernel lets a user have by the ambient set only (capabilities(7)).
+    pub fn after_exec(&self, uid: u32) -> Sets {
+        if uid == 0 { *self } else { Sets { effective: self.ambient, permitted: self.ambient, ..*self } }
+    }
+
     /// Drops from the bounding set; needs CAP_SETPCAP, so it comes before the user changes.
     pub fn bound(&self) -> Result<()> {
         for (number, name) in NAMES.iter().enumerate().filter(|(number, _)| self.bounding & (1 << number) == 0) {
@@ -140,6 +145,13 @@ mod tests {
         assert_eq!(bits(&names(&["SYS_ADMIN"])).unwrap(), CapabilitySet::SYS_ADMIN.bits());
         assert_eq!(bits(&names(&["CAP_CHECKPOINT_RESTORE"])).unwrap(), CapabilitySet::CHECKPOINT_RESTORE.bits());
         assert_eq!(bits(&names(&["CAP_NOTHING"])).unwrap_err().stage, "capabilities");
+    }
+
+    #[test]
+    fn a_user_keeps_the_ambient_ones() {
+        let sets = Sets { effective: 7, permitted: 7, ambient: 2, ..Sets::default() };
+        assert_eq!(sets.after_exec(0), sets);
+        assert_eq!(sets.after_exec(1000), Sets { effective: 2, permitted: 2, ..sets });
     }
 
     #[test]

@@ -16,21 +16,21 @@ pub fn split() -> Result<u32> {
     raw::clone(0, None).map_err(|errno| Failure::system("init", errno, "fork"))
 }
 
-/// Waits for `main` and all orphans; the answer is main's exit code, 128+n for a signal. Not `sound`: main is killed.
-pub fn watch(main: u32, sound: bool) -> i32 {
+/// Waits for `main` and all orphans, and ends with main's exit code, 128+n for a signal. Not `sound`: main is killed.
+pub fn watch(main: u32, sound: bool) -> ! {
     let main = main as libc::pid_t;
     if !sound {
         raw::send_signal(main, libc::SIGKILL);
-        return SETUP.into();
+        raw::end(SETUP.into());
     }
     // No descriptor is its own: an end of a pipe held here would keep the reader from the end of the output.
     let _ = raw::close_from(0, false);
-    raw::release_heap();
+    raw::discard_heap();
     loop {
         let signal = raw::next_signal();
         if signal == libc::SIGCHLD {
             if let Some(code) = reap(main) {
-                return code;
+                raw::end(code);
             }
         } else if signal > 0 {
             raw::send_signal(main, signal);

@@ -60,6 +60,7 @@ impl Ended {
 
 /// The whole program; the answer is its exit code.
 pub fn main(words: impl Iterator<Item = String>) -> i32 {
+    raw::mark_heap();
     let started = Arguments::parse(words).and_then(|arguments| Ok((socket(&arguments)?, arguments)));
     let (sync, arguments) = match started {
         Ok(both) => both,

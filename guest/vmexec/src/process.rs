@@ -57,11 +57,9 @@ impl Checked {
         user::resolve(&self.process.user, &self.groups, self.want_home)
     }
 
-    /// User and capabilities, for good; `also` are capabilities for the steps left.
-    pub fn drop_privileges(&self, identity: &Identity, also: u64) -> Result<()> {
-        self.caps.bound()?;
-        user::become_user(identity)?;
-        self.caps.apply(also)
+    /// For an init: what the program will have after its exec.
+    pub fn drop_privileges(&self, identity: &Identity) -> Result<()> {
+        drop_to(&self.caps.after_exec(identity.uid), identity, 0)
     }
 
     /// The last steps: comes back only with why the program does not run, or without a failure if the caller gave up.
@@ -116,7 +114,7 @@ impl Checked {
         // As root first: a folder that the user can't reach may still be given to it; else as the user, for file
         // systems that trust no root.
         let early = self.enter_cwd();
-        self.drop_privileges(identity, also)?;
+        drop_to(&self.caps, identity, also)?;
         if early.is_err() {
             self.enter_cwd()?;
         }
@@ -140,6 +138,13 @@ impl Checked {
         }
         Ok(())
     }
+}
+
+/// User and capabilities, for good; `also` are capabilities for the steps left.
+fn drop_to(caps: &Sets, identity: &Identity, also: u64) -> Result<()> {
+    caps.bound()?;
+    user::become_user(identity)?;
+    caps.apply(also)
 }
 
 /// Pipes are the user's, so that it may open /dev/stdout by name; shared things like /dev/null are left.

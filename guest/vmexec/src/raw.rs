@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::{Errno, Result};
 use rustix::thread::UnshareFlags;
@@ -156,10 +157,33 @@ pub fn reap_one() -> Option<(libc::pid_t, i32)> {
     (pid > 0).then_some((pid, status))
 }
 
-/// Gives every page of the heap back: nothing of it may be used, nor anything allocated, after this.
-pub fn release_heap() {
-    // SAFETY: trims free memory only.
-    unsafe { libc::malloc_trim(0) };
+/// Where the heap was when [`mark_heap`] was called.
+static HEAP: AtomicUsize = AtomicUsize::new(0);
+const PAGE: usize = 4096;
+
+/// Marks the heap as it is: whatever is allocated later lies above a block of two pages that is never freed.
+pub fn mark_heap() {
+    let guard: &'static mut [u8] = Box::leak(vec![0; 2 * PAGE].into_boxed_slice());
+    HEAP.store(guard.as_ptr().addr().next_multiple_of(PAGE), Ordering::Relaxed);
+}
+
+/// Gives back every page of the heap since the mark, with what it held. Nothing may be allocated, freed or read of it
+/// afterwards; what was allocated before the mark stays.
+pub fn discard_heap() {
+    let start = HEAP.load(Ordering::Relaxed);
+    // SAFETY: sbrk(0) only asks.
+    let end = unsafe { libc::sbrk(0) }.addr();
+    if start != 0 && end > start {
+        let pointer = std::ptr::without_provenance_mut(start);
+        // SAFETY: private anonymous memory of ours, which the caller promises not to touch again.
+        unsafe { libc::madvise(pointer, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
+/// _exit(2): nothing is flushed or freed.
+pub fn end(code: i32) -> ! {
+    // SAFETY: takes a number.
+    unsafe { libc::_exit(code) }
 }
 
 /// setrlimit(2).

@@ -54,10 +54,10 @@ pub fn run(arguments: &Arguments, spec: Spec, sync: Sync) -> Ended {
         match init::split() {
             Ok(0) => {}
             Ok(main) => {
-                let dropped = checked.drop_privileges(&identity, 0);
+                let dropped = checked.drop_privileges(&identity);
                 // Whatever keeps a pipe or the pty open would keep its reader waiting; the rest is secrets and memory.
                 drop((checked, identity, terminal, labels, sync));
-                return Ended::Code(init::watch(main, dropped.is_ok()));
+                init::watch(main, dropped.is_ok())
             }
             Err(failure) => return Ended::failed(sync, failure),
         }

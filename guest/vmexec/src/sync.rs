@@ -38,7 +38,8 @@ impl Sync {
     /// `R`, then waits for `S`; false: the caller gave up.
     pub fn ready(&self) -> Result<bool> {
         self.send(b"R")?;
-        let mut answer = [0];
+        // One more than is wanted: a longer answer is another one.
+        let mut answer = [0; 2];
         loop {
             match recv(&self.0, &mut answer, RecvFlags::empty()) {
                 Ok((count, _)) => return Ok(count == 1 && answer[0] == b'S'),

@@ -1,8 +1,9 @@
 /*
  * PID 1 of the conformance VM: runs each row of a table with crun and with vmexec and writes what came of it to the console.
  *
- * In the initramfs: /mod/NN-name.ko in load order, /tree (the containers' root), /rows/NNNN/{how,crun.json,vmexec.json}
- * and, for a row that is an exec, {crun,vmexec}.exec. `how` holds the words "exec" and "tty".
+ * In the initramfs: /mod/NN-name.ko in load order, /tree (the containers' root), /rows/plain for a bench, /rows/NNNN/{how,crun.json,vmexec.json}
+ * and, for a row that is an exec, {crun,vmexec}.exec. `how` holds the words "exec", "tty" and
+ * "alone" (vmexec only).
  *
  * On the console, for each row and runtime, one line and that many bytes:
  *   == ROW RUNTIME EXIT FAILED READY_US TOTAL_US LENGTH
@@ -20,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -33,7 +35,7 @@
 #define MAX_OUTPUT (1 << 20)
 #define SOCKET "/run/console.sock"
 
-static int console = 2;
+static int console = 2, sealed_crun = -1;
 static char output[MAX_OUTPUT];
 static size_t output_length;
 
@@ -218,6 +220,25 @@ static void take_output(int fd) {
     }
 }
 
+/*
+ * crun copies itself into a sealed memory file and runs that, at every start, so that a container can't write to its
+ * binary. It is given one that is sealed already: the same program, a third less time.
+ */
+static int seal_crun(void) {
+    static char block[1 << 16];
+    int in = open("/bin/crun", O_RDONLY | O_CLOEXEC), out = memfd_create("crun", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    ssize_t count;
+    if (in < 0 || out < 0)
+        die("copy crun");
+    while ((count = read(in, block, sizeof block)) > 0)
+        if (write(out, block, (size_t)count) != count)
+            die("copy crun");
+    close(in);
+    if (fcntl(out, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
+        die("seal crun");
+    return out;
+}
+
 static pid_t spawn(char *const argv[], int out) {
     pid_t pid = fork();
     if (pid == 0) {
@@ -225,7 +246,10 @@ static pid_t spawn(char *const argv[], int out) {
         dup2(null, 0);
         dup2(out, 1);
         dup2(out, 2);
-        execv(argv[0], argv);
+        if (sealed_crun >= 0)
+            fexecve(sealed_crun, argv, environ);
+        else
+            execv("/bin/crun", argv);
         _exit(111);
     }
     return pid;
@@ -452,12 +476,16 @@ static void with_crun(const char *row) {
 int main(void) {
     struct dirent **rows;
     boot();
+    /* A bench measures it as it is. */
+    if (access("/rows/plain", F_OK) < 0)
+        sealed_crun = seal_crun();
     int count = scandir("/rows", &rows, NULL, alphasort);
     for (int i = 0; i < count; i++) {
-        if (rows[i]->d_name[0] == '.')
+        if (rows[i]->d_name[0] == '.' || !strcmp(rows[i]->d_name, "plain"))
             continue;
         with_vmexec(rows[i]->d_name);
-        with_crun(rows[i]->d_name);
+        if (!has_word(rows[i]->d_name, "alone"))
+            with_crun(rows[i]->d_name);
     }
     dprintf(console, "== end\n");
     tcdrain(console);
