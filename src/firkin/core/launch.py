@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 from firkin import faults
 from firkin.core.live import publish
 from firkin.core.lowering import resolve_stop_signal
+from firkin.core.name_files import name_requests
 from firkin.core.option_inputs import OptionInputs, container_options
 from firkin.core.owner import Owner
 from firkin.core.prepare import prepare
 from firkin.core.seccomp_cache import container_program
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
+from firkin.core.unserved import refuse_unserved
 from firkin.oci import ImageStore
 from firkin.oci.ensure import ensure
 from firkin.oci.rootfs import OciBundle
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from firkin.core.emulation import Emulation
     from firkin.core.options import ContainerOptions
     from firkin.core.prepare import PreparedVm
+    from firkin.core.process import AsyncProcess
     from firkin.oci.image import Image
     from firkin.oci.registry.progress import Progress
 
@@ -53,6 +56,7 @@ async def launch(
 ) -> _T:
     """Start a container and make a `kind` of it. See `AsyncContainer.launch` for the meaning and the errors."""
     chosen = container_options(command, **options)
+    refuse_unserved(chosen)
     id = ContainerId(name) if name is not None else ContainerId(secrets.token_hex(6))
     async with AsyncExitStack() as stack:
         container = await _launch(kind, image, id, chosen, dirs or StateDirs.default(), progress, stack)
@@ -81,32 +85,15 @@ async def _launch(
     stack.push_async_callback(vm.aclose)
     vm.timings.record("image", (imaged - began) * 1e3)
     faults.point(_VM_READY)
-    spec = prepared.spec
     with vm.timings.phase("process"):
-        process = await start_process(
-            vm,
-            id,
-            ProcessId("init"),
-            spec.to_json(),
-            StdioSpec(options.stdin, options.stdout, options.stderr, options.terminal),
-            pty=options.pty_size,
-            program=spec.process.args[0],
-            before=(
-                vm.agent.submit(vm.resume_message(hostname=spec.hostname)),
-                *(
-                    vm.agent.mount(mount.type, mount.source, mount.destination, options=mount.options, mkdir=True)
-                    for mount in prepared.guest_mounts
-                ),
-                *(emulation.calls(vm.agent) if emulation else ()),
-            ),
-        )
+        process = await _start(vm, id, options, prepared, emulation)
     stack.push_async_callback(process.aclose)
     faults.point(_STARTED)
     container = kind(
         id=id,
         image=image,
         options=options,
-        spec=spec,
+        spec=prepared.spec,
         vm=vm,
         process=process,
         stop_signal=resolve_stop_signal(options, image.config),
@@ -116,6 +103,32 @@ async def _launch(
     await stack.enter_async_context(owner)
     publish(folder.path, container.describe())
     return container
+
+
+async def _start(
+    vm: VirtualMachine, id: ContainerId, options: ContainerOptions, prepared: PreparedVm, emulation: Emulation | None
+) -> AsyncProcess:
+    """Everything between a fresh VM and a running process, in one go."""
+    spec, agent = prepared.spec, vm.agent
+    before = (
+        agent.submit(vm.resume_message(hostname=spec.hostname)),
+        *(
+            agent.mount(mount.type, mount.source, mount.destination, options=mount.options, mkdir=True)
+            for mount in prepared.guest_mounts
+        ),
+        *map(agent.submit, name_requests(options, spec.root.path, spec.hostname)),
+        *(emulation.calls(agent) if emulation else ()),
+    )
+    return await start_process(
+        vm,
+        id,
+        ProcessId("init"),
+        spec.to_json(),
+        StdioSpec(options.stdin, options.stdout, options.stderr, options.terminal),
+        pty=options.pty_size,
+        program=spec.process.args[0],
+        before=before,
+    )
 
 
 async def _prepared(

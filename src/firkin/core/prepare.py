@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from firkin.core.guest_root import root_mounts, vm_config
-from firkin.core.lowering import SeccompProgram, lower
+from firkin.core.lowering import SeccompProgram, lower, rootfs_path
+from firkin.core.name_files import name_mounts
 from firkin.core.options import ContainerOptions
 from firkin.core.spec import RuntimeSpec
 from firkin.errors import InvalidInputError
@@ -103,7 +104,13 @@ def prepare(
     disk = _root_disk(options, rootfs, root_path)
     config = vm_config(options, disk.path)
     disks = [disk, *config.disks[1:]]
-    spec = lower(options, image.config if image else ImageConfig(), container_id=container_id, seccomp=seccomp)
+    spec = lower(
+        options,
+        image.config if image else ImageConfig(),
+        container_id=container_id,
+        seccomp=seccomp,
+        extra_mounts=name_mounts(options, rootfs_path(container_id)),
+    )
     outer: dict[str, GuestMount] = {}
     for mount in options.mounts:
         if (found := _guest_mount(mount, disks, disk_of)) is not None:

@@ -1,0 +1,41 @@
+"""A container's own `/etc/hosts` and `/etc/resolv.conf`: written by the agent beside its root and bound over the
+image's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firkin.core.name_service import HostsConfig, HostsEntry, configure_dns_request, configure_hosts_request
+from firkin.core.spec import SpecMount
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from firkin.core.options import ContainerOptions
+
+__all__ = ["name_mounts", "name_requests"]
+
+_LOOPBACK = (
+    HostsEntry("127.0.0.1", ("localhost",)),
+    HostsEntry("::1", ("localhost", "ip6-localhost", "ip6-loopback")),
+)
+_OPTIONS = ("rbind", "rprivate", "nosuid", "noexec", "nodev")
+
+
+def name_requests(options: ContainerOptions, root: str, hostname: str) -> list[Message]:
+    """The agent's calls that write the files of the container whose root is `root`."""
+    own = HostsEntry("127.0.1.1", (hostname,))
+    requests: list[Message] = [configure_hosts_request(HostsConfig((*_LOOPBACK, own, *options.hosts)), root)]
+    if options.dns is not None:
+        requests.append(configure_dns_request(options.dns, root))
+    return requests
+
+
+def name_mounts(options: ContainerOptions, root: str) -> list[SpecMount]:
+    """The mounts that put them into place; none where the user mounts something there."""
+    beside = root.removesuffix("/rootfs")
+    files = {"/etc/hosts": f"{beside}/hosts"}
+    if options.dns is not None:
+        files["/etc/resolv.conf"] = f"{beside}/resolv.conf"
+    taken = {str(mount.destination) for mount in options.mounts}
+    return [SpecMount(path, "bind", source, _OPTIONS) for path, source in files.items() if path not in taken]

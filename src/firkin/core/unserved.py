@@ -1,0 +1,39 @@
+"""Options that are understood but that nothing serves yet: refused by name, before anything is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firkin.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from firkin.core.options import ContainerOptions
+
+__all__ = ["refuse_unserved"]
+
+_MOUNTS = {
+    "bind": "live shares",
+    "file": "live shares",
+    "virtiofs": "live shares",
+    "volume": "volumes",
+    "image": "image mounts",
+}
+
+
+def refuse_unserved(options: ContainerOptions) -> None:
+    """Raise `InvalidInputError` for what would otherwise be ignored, or fail obscurely in the guest."""
+    for mount in options.mounts:
+        if mount.kind in _MOUNTS:
+            raise InvalidInputError(
+                f"{_MOUNTS[mount.kind]} are not served yet (the mount at {mount.destination})",
+                value=mount,
+                hint="copy the files into the image, or use type=tmpfs or a block device",
+            )
+    for what, given in (
+        ("live shares", options.file_mounts or options.virtiofs_shares),
+        ("published ports", options.publish),
+        ("socket relays", options.sockets),
+        ("network cards", options.mac_address),
+    ):
+        if given:
+            raise InvalidInputError(f"{what} are not served yet", value=given, hint="leave the option out")
