@@ -107,7 +107,8 @@ def test_stats_and_update_from_another_process(box: library.Container, firkin: F
 
 @vm
 def test_a_first_process_that_takes_the_whole_vm_is_killed_for_memory(busybox_image: Image) -> None:
-    status = library.run("busybox", HOG, timeout=120).status
+    # Booted: a base VM of this size would be made for this test alone.
+    status = library.run("busybox", HOG, memory="128m", fork=False, timeout=120).status
     assert (status.signal, status.oom_killed) == (9, True)
 
 

@@ -131,6 +131,10 @@ def inputs_from(flags: Mapping[str, Any]) -> OptionInputs:
     inputs["stdout"] = inputs["stderr"] = Stdio.INHERIT
     if given.get("interactive"):
         inputs["stdin"] = Stdio.INHERIT
+    if given.get("tty"):
+        from firkin.core.attach import terminal_size
+
+        inputs["pty_size"] = terminal_size()
     env = read_env(given.get("env_file", ()), given.get("env", ()))
     if env:
         inputs["env"] = env

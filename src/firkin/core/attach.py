@@ -9,7 +9,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 from firkin.core.exit import ExitStatus
@@ -19,6 +19,10 @@ __all__ = ["Foreground", "foreground", "raw_terminal", "terminal_size"]
 
 # Those that a program would expect to reach it; SIGCHLD, SIGPIPE and the like are our own.
 _FORWARDED = (signals.SIGINT, signals.SIGTERM, signals.SIGHUP, signals.SIGQUIT, signals.SIGUSR1, signals.SIGUSR2)
+
+# How long a process has after its terminal was hung up: nobody sees it any more, and it may be a container's process
+# 1, which the kernel spares from signals that it does not handle (pid_namespaces(7)).
+_HANG_UP_GRACE = 2.0
 
 
 class Foreground(Protocol):
@@ -37,20 +41,23 @@ class Foreground(Protocol):
 async def foreground(process: Foreground, *, terminal: bool = False) -> ExitStatus:
     """Wait for `process` as a shell waits for its foreground job.
 
-    Signals sent to us are sent on; the second SIGINT kills. With `terminal` our own is raw meanwhile and its size is
-    kept in step.
+    Signals sent to us are sent on; the second SIGINT kills. With `terminal` our own is raw meanwhile, its size is
+    kept in step, and when it hangs up (SIGHUP) the process is killed a moment later.
     """
     loop = asyncio.get_running_loop()
     pending: set[asyncio.Task[None]] = set()
     interrupts = 0
+    hung_up: asyncio.TimerHandle | None = None
 
     def start(work: asyncio.Task[None]) -> None:
         pending.add(work)
         work.add_done_callback(pending.discard)
 
     def forward(number: signals.Signals) -> None:
-        nonlocal interrupts
+        nonlocal interrupts, hung_up
         interrupts += number is signals.SIGINT
+        if terminal and number is signals.SIGHUP and hung_up is None:
+            hung_up = loop.call_later(_HANG_UP_GRACE, lambda: forward(signals.SIGKILL))
         start(asyncio.ensure_future(process.kill(signals.SIGKILL if interrupts > 1 else number)))
 
     def resized() -> None:
@@ -65,7 +72,11 @@ async def foreground(process: Foreground, *, terminal: bool = False) -> ExitStat
             loop.add_signal_handler(signals.SIGWINCH, resized)
             stack.callback(loop.remove_signal_handler, signals.SIGWINCH)
             resized()
-        status = await process.wait()
+        try:
+            status = await process.wait()
+        finally:
+            if hung_up is not None:
+                hung_up.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
     return status
 
@@ -78,7 +89,9 @@ def raw_terminal(fd: int) -> Iterator[None]:
         tty.setraw(fd, termios.TCSANOW)
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        # One that has hung up is nobody's to put back.
+        with suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def terminal_size(fd: int = 0) -> PtySize:

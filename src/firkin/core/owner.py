@@ -149,7 +149,7 @@ def _join(process: AsyncProcess, streams: dict[str, Stream]) -> list[asyncio.Tas
         return
 
     pairs: list[tuple[Stream, Stream]] = []
-    stdin = nothing()
+    stdin = None
     if (caller := streams.get("stdin")) and process.stdin:
         stdin = _pump(caller, process.stdin)
         if process.stdout is None and process.stderr is None:
@@ -158,7 +158,7 @@ def _join(process: AsyncProcess, streams: dict[str, Stream]) -> list[asyncio.Tas
     for name, source in (("stdout", process.stdout), ("stderr", process.stderr)):
         if source is not None:
             pairs.append((source, streams[name]))
-    return [asyncio.create_task(work) for work in (stdin, *(_pump(source, sink) for source, sink in pairs))]
+    return [asyncio.create_task(work) for work in (stdin or nothing(), *(_pump(source, sink) for source, sink in pairs))]
 
 
 async def _pump(source: Stream, sink: Stream) -> None:

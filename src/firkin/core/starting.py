@@ -57,6 +57,8 @@ async def start_process(
     )
     ended = vm.agent.wait_process(container, id)
     exit = asyncio.ensure_future(_exit(ended, container, id))
+    # Whoever waits for the process sees its error; where nobody does, asyncio is not to complain.
+    exit.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         for answer in before:
             await answer
