@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, mkdir, open};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_move};
-use rustix::process::{chdir, chroot};
+use rustix::process::{Resource, Rlimit, chdir, chroot, setrlimit};
 use rustix::system::finit_module;
 
 use crate::console::{self, log};
@@ -17,6 +17,10 @@ use crate::network::{self, Netlink};
 const NEW_ROOT: &str = "/root";
 const MODULES: &str = "/lib/modules";
 const HELPER: &str = "/bin/vmexec";
+/// The agent's own limit, which containers inherit where their specification sets none. The kernel's default, 1024, is
+/// less than a stream and a pipe for each the link allows.
+const OPEN_FILES: u64 = 65_536;
+const MAX_OPEN_FILES: u64 = 1 << 20;
 /// cgroups of containers are below this.
 pub const CGROUPS: &str = "/sys/fs/cgroup/firkin";
 /// What the agent keeps for containers.
@@ -27,6 +31,8 @@ pub const CONTAINERS: &str = "/run/container";
 /// # Errors
 /// Whatever an agent can't live without is missing. Modules that do not load are only told in the log.
 pub fn boot() -> Result<()> {
+    let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(MAX_OPEN_FILES) };
+    setrlimit(Resource::Nofile, files).context("boot", "RLIMIT_NOFILE")?;
     make_dir("/dev")?;
     mount_fs("devtmpfs", "/dev", MountFlags::NOSUID | MountFlags::NOEXEC, "mode=0755")?;
     console::attach();

@@ -14,6 +14,7 @@ use crate::call::done;
 use crate::failure::{Context, Failure, Result};
 use crate::messages::{InfoReply, Quiesce, Resume, SetTime, reply};
 use crate::network::{Netlink, replace_identity};
+use crate::process::{Phase, Process};
 use crate::sys;
 use crate::watch::Then;
 
@@ -87,6 +88,11 @@ impl Agent {
     /// # Errors
     /// The control groups do not obey.
     pub fn quiesce(&mut self, call: u32, request: &Quiesce) -> Result<()> {
+        let unfinished = |process: &Process| matches!(process.phase, Phase::Making { .. } | Phase::Starting);
+        if self.processes.iter().any(|(_, process)| unfinished(process)) {
+            // vmexec is not in the container's control group yet, and would go on before Resume.
+            return Err(Failure::new("quiesce", Errno::AGAIN, "a process is being started"));
+        }
         self.resumed = false;
         if request.detach_stdio {
             self.detach_stdio();

@@ -293,6 +293,10 @@ impl Agent {
 
     /// Whoever asked for the process gave up.
     pub fn abandon(&mut self, token: u32) {
+        if let Some(process) = self.processes.get_mut(token) {
+            // Its own answer, if any, is the caller's business.
+            process.starter = 0;
+        }
         let failure = Failure::new("create", Errno::CANCELED, "the caller gave up");
         self.start_failed(token, &failure);
     }
