@@ -137,3 +137,12 @@ def test_a_damaged_blob_is_found_when_it_is_read(store: ImageStore, dirs: StateD
     path.write_bytes(path.read_bytes().replace(b"2", b"3", 1))
     with pytest.raises(ImageError, match="is damaged"):
         ImageStore(dirs).resolve(Reference.parse("localhost/a:1"))
+
+
+def test_the_digest_of_one_manifest_is_that_manifest_in_an_index_too(store: ImageStore, tmp_path: Path) -> None:
+    digests = index_of(store, tmp_path / "l", ("arm64", "v8"), ("amd64", ""))
+    arm = digests["arm64/v8"]
+    assert store.resolve(arm).digest == arm
+    store.names.set(Reference.parse("localhost/arm:1"), store.find(arm).target)
+    assert store.resolve(arm).digest == arm, "named and part of an index: one image"
+    assert store.resolve("multi:1").digest == digests["amd64"]

@@ -71,11 +71,11 @@ def _by_id(names: ReferenceStore, content: ContentStore, prefix: str) -> Tagged 
     found = {}
     for entry in names:
         for descriptor, manifest in manifests_of(content, entry.target):
-            if any(digest.hex.startswith(prefix) for digest in (entry.target.digest, descriptor.digest)):
+            if entry.target.digest.hex.startswith(prefix):
                 found[entry.target.digest] = entry
-            elif manifest.config.digest.hex.startswith(prefix):
+            elif any(digest.hex.startswith(prefix) for digest in (descriptor.digest, manifest.config.digest)):
                 # Narrowed to the one manifest, so that its platform is the one that was asked for.
-                found[descriptor.digest] = Tagged(entry.reference, descriptor, entry.updated)
+                found.setdefault(descriptor.digest, Tagged(entry.reference, descriptor, entry.updated))
     if len(found) > 1:
         raise ImageError(f"the image id {prefix} is ambiguous", hint="give more digits, or a name")
     return next(iter(found.values()), None)

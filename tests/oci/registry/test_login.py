@@ -34,10 +34,10 @@ def layout() -> Layout:
     return one.name("x", one.image({"a": b"a"}, {"b": b"b"}))
 
 
-def make_certificates(folder: Path) -> None:
-    """An authority, a server certificate for 127.0.0.1, and a client certificate."""
+def make_certificates(folder: Path, *, names: str = "IP:127.0.0.1") -> None:
+    """An authority, a server certificate for `names`, and a client certificate."""
     folder.mkdir()
-    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    (folder / "ext").write_text(f"subjectAltName={names}\n")
     new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     calls = [[*new, "-x509", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=test authority", "-days", "2"]]
     for name in ("server", "client"):

@@ -57,7 +57,7 @@ async def test_what_is_pushed_is_taken_by_skopeo_and_by_us(
     assert outcomes == ["exists"] * 3
 
 
-async def test_what_is_pushed_is_taken_by_buildah(
+async def test_what_is_pushed_is_taken_and_run_by_buildah(
     registry: Registry, store: ImageStore, client: RegistryClient, tmp_path: Path
 ) -> None:
     store.ensure_busybox()
@@ -65,6 +65,9 @@ async def test_what_is_pushed_is_taken_by_buildah(
     await push(store, "busybox", name, client=client)
     buildah = ["buildah", "--root", tmp_path / "root", "--runroot", tmp_path / "run", "--storage-driver", "vfs"]
     assert run(*buildah, "pull", "--tls-verify=false", name).strip() == store.resolve("busybox").image_id.hex
+    container = run(*buildah, "from", "--pull-never", name).strip()
+    # Its own runtime and `podman run` need a cgroup v2 host and CAP_SYS_RESOURCE; this isolation needs neither.
+    assert run(*buildah, "run", "--isolation", "chroot", container, "echo", "hello") == "hello\n"
 
 
 async def test_blobs_of_a_neighbour_are_mounted(
