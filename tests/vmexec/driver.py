@@ -82,7 +82,7 @@ class Vmexec:
                 )
             os.close(reader)
             content = spec if isinstance(spec, bytes) else json.dumps(spec).encode()
-            with contextlib.suppress(BrokenPipeError), open(writer, "wb") as file:
+            with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb") as file:
                 file.write(content)
             ours.settimeout(LIMIT_SECONDS)
             process = _follow(ours, go)
@@ -126,7 +126,7 @@ class Finished:
 def finish(start: Callable[..., Process], *words: Any, **arguments: Any) -> Finished:
     """Run `start` (`Vmexec.run` or `.exec` with its first arguments) with its output in a pipe, to the end."""
     reader, writer = os.pipe()
-    with open(reader, "rb") as pipe:
+    with os.fdopen(reader, "rb") as pipe:
         try:
             process = start(*words, stdout=writer, stderr=writer, **arguments)
         finally:

@@ -1,6 +1,6 @@
 """The conformance VM: builds its initramfs, boots it once over a table of rows, and reads what came of each.
 
-The programs inside are compiled from rig/*.c: under software emulation a Python in the VM would cost more than all rows.
+The programs inside are compiled from rig/*.c: under software emulation a Python would cost more than all rows.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def _with_libraries(program: str) -> Iterator[Entry]:
     yield file(f"bin/{program}", Path(path).read_bytes(), 0o755)
 
 
-def _entries(programs: Path, vmexec: Path, modules: Iterable[Path], rows: Iterable[Row]) -> Iterator[Entry]:
+def _entries(
+    programs: Path, vmexec: Path, modules: Iterable[Path], rows: Iterable[Row], plain: bool
+) -> Iterator[Entry]:
     yield from map(directory, ("bin", "mod", "rows", "tree", "tree/bin", "tree/etc", "tree/home", "tree/home/ann"))
     yield directory("tree/tmp", 0o1777)
     yield file("init", (programs / "rig").read_bytes(), 0o755)
@@ -133,17 +135,25 @@ def _entries(programs: Path, vmexec: Path, modules: Iterable[Path], rows: Iterab
         yield file(f"tree/{path}", content)
     for path, content in SCRIPTS.items():
         yield file(f"tree/{path}", content, 0o755)
+    if plain:
+        yield directory("rows/plain")
     for number, row in enumerate(rows):
         yield from row.entries(number)
 
 
-def boot(folder: Path, vmexec: Path, dirs: StateDirs, rows: list[Row], limit: float = 280) -> Results:
-    """Run all rows under both runtimes in one VM; `folder` takes the files made for it."""
+def boot(
+    folder: Path, vmexec: Path, dirs: StateDirs, rows: list[Row], *, limit: float = 280, plain: bool = False
+) -> Results:
+    """Run all rows under both runtimes in one VM; `folder` takes the files made for it.
+
+    `limit` is the longest silence, in seconds. `plain` runs crun as it is, for a bench; a table runs it from a sealed
+    file, which saves it a copy of itself.
+    """
     kernel = find_kernel(dirs)
     assert kernel.modules is not None, f"the kernel {kernel.path} has no modules"
     compile_programs(folder)
     modules = module_closure(kernel.modules, MODULES)
-    (folder / "initrd").write_bytes(newc(_entries(folder, vmexec, modules, rows)))
+    (folder / "initrd").write_bytes(newc(_entries(folder, vmexec, modules, rows, plain)))
     (folder / "vmlinux").write_bytes(extract_vmlinux(kernel.path.read_bytes()))
     listener = socket.socket(socket.AF_UNIX)
     with listener:

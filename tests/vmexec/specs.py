@@ -22,6 +22,7 @@ DEFAULT_CAPABILITIES = [
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 ]
+MASKED = ["/proc/kcore", "/proc/keys", "/proc/acpi", "/sys/firmware", "/nowhere"]
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -37,7 +38,7 @@ def base(root: Path | str, *args: str) -> dict[str, Any]:
             "env": [PATH],
             "cwd": "/",
             "noNewPrivileges": True,
-            "capabilities": {name: DEFAULT_CAPABILITIES for name in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), DEFAULT_CAPABILITIES),
         },
         "mounts": [
             mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
@@ -51,7 +52,7 @@ def base(root: Path | str, *args: str) -> dict[str, Any]:
         ],
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "cgroup")],
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/acpi", "/sys/firmware", "/nowhere"],
+            "maskedPaths": MASKED,
             "readonlyPaths": ["/proc/sys", "/proc/irq", "/nowhere"],
         },
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.vmexec import bpf
 from tests.vmexec.rig_vm import Row
-from tests.vmexec.specs import DEFAULT_CAPABILITIES, PATH, base, changed, mount
+from tests.vmexec.specs import DEFAULT_CAPABILITIES, MASKED, PATH, base, changed, mount
 
 ROOT = "/c/rootfs"
 CGROUP = "/sys/fs/cgroup"
@@ -138,7 +138,7 @@ PROCESS = [
     Case("no_new_privs off", {"process.noNewPrivileges": False}),
     Case("oom_score_adj", {"process.oomScoreAdj": 500}),
     Case("oom_score_adj below zero", {"process.oomScoreAdj": -500}),
-    Case("apparmor unconfined", {"process.apparmorProfile": "unconfined"}),
+    Case("apparmor unconfined", {"process.apparmorProfile": "unconfined"}, neutral=True),
     Case("apparmor profile unknown", {"process.apparmorProfile": "unknown"}, fails=125),
     Case("selinux label without selinux", {"process.selinuxLabel": "a:b:c"}, fails=125),
     Case("personality", {"linux.personality": {"domain": "LINUX32"}}),
@@ -177,9 +177,9 @@ CAPABILITIES = [
         {"process.capabilities": {s: [*_D, "CAP_SYS_ADMIN", "CAP_NET_ADMIN"] for s in _ALL_SETS[:3]}},
     ),
     Case("bounding only", _caps(bounding=_D)),
-    Case("permitted, not effective", _caps(bounding=_D, permitted=_D)),
+    Case("permitted, not effective", _caps(bounding=_D, permitted=_D), neutral=True),
     Case("inheritable", _caps(bounding=_D, permitted=_D, effective=_D, inheritable=["CAP_CHOWN", "CAP_KILL"])),
-    Case("ambient", {"process.capabilities": {s: _D for s in _ALL_SETS}}),
+    Case("ambient", {"process.capabilities": dict.fromkeys(_ALL_SETS, _D)}),
     Case("one capability", {"process.capabilities": {s: ["CAP_SYS_TIME"] for s in _ALL_SETS[:3]}}),
     Case("user with ambient", {"process.user": _ANN, "process.capabilities": {s: ["CAP_NET_RAW"] for s in _ALL_SETS}}),
     Case("user with inheritable", {"process.user": _ANN, **_caps(bounding=_D, permitted=_D, inheritable=_D)}),
@@ -225,6 +225,12 @@ NAMESPACES += [
         {
             "linux.namespaces": [*_NAMESPACES, {"type": "time"}],
             "linux.timeOffsets": {"boottime": {"secs": 200000, "nanosecs": 5}, "monotonic": {"secs": 7, "nanosecs": 0}},
+        },
+        crun_cannot=True,
+        only={
+            "ns/time": "own",
+            "timens_offsets": "monotonic           7         0\nboottime       200000         5\n",
+            "boot clock is ahead": 1,
         },
     ),
     Case("hostname", {"hostname": "another.name"}),
@@ -368,7 +374,7 @@ MOUNTS = [
     ),
     Case("unknown file system", mounts=(mount("/mnt", "nofs", "x"),), fails=125),
     *(
-        Case(f"root {kind}", {"linux.rootfsPropagation": kind}, neutral=kind in ("private", "rprivate"))
+        Case(f"root {kind}", {"linux.rootfsPropagation": kind}, neutral="shared" not in kind and kind != "unbindable")
         for kind in ("shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable")
     ),
     Case("root read-only", {"root.readonly": True}, words=("write:/x", "write:/dev/x", "write:/dev/shm/x")),
@@ -378,7 +384,7 @@ PATHS = [
     Case("nothing masked", {"linux.maskedPaths": []}, words=("stat:/proc/kcore",)),
     Case("masked file", {"linux.maskedPaths": ["/etc/passwd"]}, words=("read:/etc/passwd", "write:/etc/passwd")),
     Case("masked folder", {"linux.maskedPaths": ["/etc"]}, words=("list:/etc", "write:/etc/x")),
-    Case("masked below a file", {"linux.maskedPaths": ["/etc/passwd/x"]}, neutral=True, crun_cannot=True),
+    Case("masked below a file", {"linux.maskedPaths": [*MASKED, "/etc/passwd/x"]}, neutral=True, crun_cannot=True),
     Case("nothing read-only", {"linux.readonlyPaths": []}, words=("write:/proc/sys/kernel/domainname",)),
     Case("read-only file", {"linux.readonlyPaths": ["/etc/passwd"]}, words=("write:/etc/passwd", "write:/etc/x")),
     Case("read-only folder", {"linux.readonlyPaths": ["/home"]}, words=("write:/home/x", "write:/home/ann/x")),
@@ -493,10 +499,15 @@ EXECS = [
     Case("exec without no_new_privs", exec={"noNewPrivileges": False}),
     Case("exec rlimit", exec={"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 128}]}),
     Case("exec oom_score_adj", exec={"oomScoreAdj": 300}, only={"oom_score_adj": "300\n"}),
-    Case("exec in its cgroup", {"linux.cgroupsPath": "/firkin/t"}, exec={}),
+    Case(
+        "exec in its cgroup",
+        {"linux.cgroupsPath": "/firkin/t", "linux.namespaces": _NAMESPACES[:-1]},
+        exec={},
+        keep=("linux.namespaces",),
+    ),
     Case("exec terminal", exec={"terminal": True}, tty=True),
     Case("exec program missing", exec={"args": ["none"]}, fails=127),
-    Case("exec apparmor unconfined", exec={"apparmorProfile": "unconfined"}),
+    Case("exec apparmor unconfined", exec={"apparmorProfile": "unconfined"}, neutral=True),
     Case(
         "exec seccomp",
         crun={"linux.seccomp": bpf.profile("SCMP_ACT_ALLOW", {"chmod": _EPERM})},

@@ -24,7 +24,7 @@ def started(vmexec: Vmexec, spec: dict[str, Any]) -> tuple[Process, Any]:
     reader, writer = os.pipe()
     process = vmexec.run(spec, stdout=writer)
     os.close(writer)
-    output = open(reader, "rb", buffering=0)
+    output = os.fdopen(reader, "rb", buffering=0)
     assert output.readline() == b"up\n"
     return process, output
 
@@ -73,14 +73,14 @@ def test_it_keeps_nothing(vmexec: Vmexec, root: Path) -> None:
         assert anonymous
         assert int(anonymous[1]) <= 128
         assert secret.encode() not in memory(process)
-        assert len(os.listdir(f"/proc/{process.pid}/fd")) == 0
+        assert list(Path(f"/proc/{process.pid}/fd").iterdir()) == []
         process.kill()
 
 
 def memory(process: Process) -> bytes:
     """Everything writable of a process."""
     found = b""
-    with open(f"/proc/{process.pid}/mem", "rb", buffering=0) as file:
+    with Path(f"/proc/{process.pid}/mem").open("rb", buffering=0) as file:
         for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
             start, end = (int(part, 16) for part in line.split()[0].split("-"))
             if line.split()[1].startswith("rw"):

@@ -20,8 +20,6 @@ pub struct Context<'a> {
     pub root: &'a Root,
     /// `linux.mountLabel`.
     pub label: &'a str,
-    /// Without a cgroup namespace a cgroup mount shows the container's own cgroup: its folder.
-    pub cgroup_without_namespace: Option<&'a str>,
 }
 
 /// Mounts all; the answer are those to be made read-only once everything is in its place.
@@ -60,8 +58,6 @@ fn one(entry: &Mount, destination: &str, mut options: Options, context: &Context
     if entry.kind == "bind" {
         options.flags |= libc::MS_BIND;
     }
-    let own_cgroup =
-        (entry.kind == "cgroup" || entry.kind == "cgroup2").then_some(context.cgroup_without_namespace).flatten();
     // The last mount point that is made may lie in a tmpfs that shall be read-only: that waits.
     let late = entry.kind == "tmpfs" && options.flags & libc::MS_RDONLY != 0 && options.flags & libc::MS_REMOUNT == 0;
     if late {
@@ -69,8 +65,6 @@ fn one(entry: &Mount, destination: &str, mut options: Options, context: &Context
     }
     if options.flags & libc::MS_REMOUNT != 0 {
         remount(entry, destination, &options, context.root)?;
-    } else if let Some(folder) = own_cgroup {
-        bind(folder, destination, &options, context.root)?;
     } else if options.is_bind() {
         bind(&entry.source, destination, &options, context.root)?;
     } else {

@@ -96,11 +96,7 @@ impl Container {
         self.name()?;
         sysctl::write_all(&self.linux.sysctl)?;
         let root = root::prepare(&self.root_path, &self.linux.rootfs_propagation)?;
-        let context = Context {
-            root: &root,
-            label: &self.linux.mount_label,
-            cgroup_without_namespace: self.cgroup.as_deref().filter(|_| !self.namespaces.has(libc::CLONE_NEWCGROUP)),
-        };
+        let context = Context { root: &root, label: &self.linux.mount_label };
         let late = mounts::mount_all(&self.mounts, &context)?;
         devices::make_all(&root, &self.linux.devices)?;
         root::pivot(&root, &self.linux.rootfs_propagation)?;
