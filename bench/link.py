@@ -15,6 +15,8 @@ from firkin.vminitd.stream import Stream
 from firkin.vmm.config import Disk, VmConfig
 from firkin.vmm.machine import VirtualMachine
 
+_FIGURES = ("in", "bare in", "piped in", "out", "bare out", "piped out")
+
 
 @asynccontextmanager
 async def _vm(dirs: StateDirs) -> AsyncIterator[VirtualMachine]:
@@ -73,10 +75,13 @@ async def _read(stdout: Stream) -> float:
 
 @benchmark(rounds=5)
 async def link(rounds: int) -> list[Result]:
-    """`link_in_ratio` and `link_out_ratio` against dd at the bare port, `rpc_rtt_ms` of the cheapest call."""
+    """`link_in_ratio` and `link_out_ratio` against dd at the bare port, `rpc_rtt_ms` of the cheapest call.
+
+    Our bytes go on to a process, through a pipe. `…_piped_ratio` has a peer that does so too: dd piped into dd.
+    """
     dirs = StateDirs.default()
     size = BLOCKS * BLOCK / 1e6
-    figures: dict[str, list[float]] = {name: [] for name in ("in", "bare in", "out", "bare out")}
+    figures: dict[str, list[float]] = {name: [] for name in _FIGURES}
     sink = ["dd", f"bs={BLOCK}", "of=/dev/null"]
     source = ["dd", f"bs={BLOCK}", "if=/dev/zero"]
     async with _vm(dirs) as vm, bare_port(dirs, VmConfig()) as bare:
@@ -85,8 +90,10 @@ async def link(rounds: int) -> list[Result]:
                 taken = {
                     "in": await _write(stdin),
                     "bare in": await bare.write(),
+                    "piped in": await bare.write("pipedin"),
                     "out": await _read(stdout),
                     "bare out": await bare.read(),
+                    "piped out": await bare.read("pipedout"),
                 }
                 if number:
                     for name, seconds in taken.items():
@@ -101,5 +108,7 @@ async def link(rounds: int) -> list[Result]:
     return [
         Result.of("link_in_ratio", figures["in"], peer=figures["bare in"], **ratio),
         Result.of("link_out_ratio", figures["out"], peer=figures["bare out"], **ratio),
+        Result.of("link_in_piped_ratio", figures["in"], peer=figures["piped in"], **ratio),
+        Result.of("link_out_piped_ratio", figures["out"], peer=figures["piped out"], **ratio),
         Result.of("rpc_rtt_ms", trips),
     ]
