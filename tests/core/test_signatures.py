@@ -22,7 +22,9 @@ def _defaults(function: Any) -> list[object]:
     return [p.default for p in inspect.signature(function).parameters.values()]
 
 
-@pytest.mark.parametrize("name", ["launch", "wait", "kill", "stop", "exec", "run", "open_tty", "stats", "update", "pause", "resume"])
+@pytest.mark.parametrize(
+    "name", ["launch", "wait", "kill", "stop", "exec", "run", "open_tty", "stats", "update", "pause", "resume"]
+)
 def test_container(name: str) -> None:
     ours, theirs = getattr(Container, name), getattr(AsyncContainer, name)
     assert _parameters(ours) == _parameters(theirs)

@@ -158,7 +158,9 @@ def _join(process: AsyncProcess, streams: dict[str, Stream]) -> list[asyncio.Tas
     for name, source in (("stdout", process.stdout), ("stderr", process.stderr)):
         if source is not None:
             pairs.append((source, streams[name]))
-    return [asyncio.create_task(work) for work in (stdin or nothing(), *(_pump(source, sink) for source, sink in pairs))]
+    return [
+        asyncio.create_task(work) for work in (stdin or nothing(), *(_pump(source, sink) for source, sink in pairs))
+    ]
 
 
 async def _pump(source: Stream, sink: Stream) -> None:
