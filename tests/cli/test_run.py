@@ -54,7 +54,7 @@ def test_exit_codes(firkin: Firkin, busybox_image: Image, args: tuple[str, ...],
     [
         (("run", "--no-such-flag", "busybox"), "--no-such-flag"),
         (("run", "localhost/no-such-image", "true"), "no-such-image"),
-        (("run", "--pull", "never", "no-such-image", "true"), "no image no-such-image"),
+        (("run", "--pull", "never", "no-such-image", "true"), "no image no-such-image:latest"),
         (("run", "--memory", "1k", "busybox", "true"), "memory"),
         (("run", "--name", "a/b", "busybox", "true"), "forbidden"),
         (("exec", "no-such-container", "true"), "no container"),

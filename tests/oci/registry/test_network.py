@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -22,6 +23,7 @@ from firkin.oci import ImageStore
 from firkin.oci.registry.client import RegistryClient
 from firkin.oci.registry.pull import pull
 from firkin.oci.registry.settings import RegistrySettings
+from firkin.oci.registry.unchanged import unchanged
 from firkin.types.state import StateDirs
 from tests.oci.builders import Concatenated, Layout, layer_tar, sha256
 from tests.oci.registry.conftest import push_layout
@@ -131,7 +133,13 @@ async def test_tls_goes_through_a_proxy_unseen(
             async with RegistryClient(replace(settings, proxies=True), timeout=5) as client:
                 pulled = await pull(store, f"{FAR}/tunnelled:1", client=client)
         assert set(asked) == {f"CONNECT {FAR}:443"}
-    assert store.resolve(f"{FAR}/tunnelled:1") == pulled.image
+        assert store.resolve(f"{FAR}/tunnelled:1") == pulled.image
+        store.tag(f"{FAR}/tunnelled:1", name)
+        assert unchanged(store, name, settings=settings) is None, "TLS answers no plain HTTP"
+        shutil.copytree(trusted, settings.certificates[0] / registry.host)
+        assert unchanged(store, name, settings=settings) is not None
+        (settings.certificates[0] / registry.host / "ca.crt").write_text("no certificate")
+        assert unchanged(store, name, settings=settings) is None
 
 
 @pytest.mark.parametrize("what", ["manifests", "blobs"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,3 +153,33 @@ async def test_mirrors_are_asked_first_and_may_lack_things(
     assert str(pulled.image.reference) == "docker.io/library/mirrored:1"
     assert pulled.image.digest == (await pull(store, name, client=client)).image.digest
     assert isinstance(pulled.image.digest, Digest)
+
+
+async def test_progress_is_entered_for_a_download_only(
+    registry: Registry, store: ImageStore, client: RegistryClient, tmp_path: Path
+) -> None:
+    name = push_layout(registry, image_layout(), tmp_path / "l", "progress:1")
+    seen: list[str] = []
+
+    class Shown:
+        def started(self, blob: object, offset: int) -> None:
+            seen.append("started")
+
+        def advanced(self, blob: object, offset: int) -> None: ...
+        def finished(self, blob: object, outcome: str) -> None: ...
+
+    @contextlib.contextmanager
+    def showing() -> Iterator[Shown]:
+        seen.append("entered")
+        yield Shown()
+        seen.append("left")
+
+    first = await ensure(store, name, convert=1 << 30, client=client, progress=showing())
+    assert (seen[0], seen[-1], seen.count("entered")) == ("entered", "left", 1)
+    assert "started" in seen
+    seen.clear()
+    second = await ensure(store, name, convert=1 << 30, client=client, progress=showing())
+    assert (seen, second.image, first.changed, second.changed) == ([], first.image, True, False)
+    for pulled in (first, second):
+        assert pulled.rootfs is not None
+        pulled.rootfs.release()
