@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from firkin.cli._progress import ProgressStyle, showing
-
 if TYPE_CHECKING:
+    from firkin.cli._progress import ProgressStyle
     from firkin.oci import ImageStore
     from firkin.oci.ensure import Pulled
     from firkin.types.platform import Platform
@@ -51,6 +50,7 @@ def command(
 async def _pull(
     store: ImageStore, reference: str, platform: Platform | None, convert: int | None, style: ProgressStyle
 ) -> Pulled:
+    from firkin.cli._progress import showing
     from firkin.oci.registry.pull import pull
 
     with showing(style) as progress:
