@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncContainer"]
 
+# Seconds for what is still in the guest's page cache to be written to a slow disk.
+_SYNC_LIMIT = 60.0
+
 
 class AsyncContainer:
     """A container and its VM. An async context manager: leaving the block stops both and removes everything they had.
@@ -280,8 +283,16 @@ class AsyncContainer:
         return await self.vm.listen(port)
 
     async def aclose(self) -> None:
-        """Kill what runs, stop the VM, remove its folder. Safe to call again."""
-        await self._stack.aclose()
+        """Kill what runs, stop the VM, remove its folder; what was written to a writable layer is on its disk. Safe
+        to call again."""
+        try:
+            if self.options.writable_layer is not None and self.vm.running:
+                if self.paused:
+                    await self.resume()
+                # The VM ends as by a power cut.
+                await self.vm.agent.sync(timeout=_SYNC_LIMIT)
+        finally:
+            await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
         return self
