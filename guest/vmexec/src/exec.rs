@@ -48,13 +48,15 @@ impl Program {
         let mut refused = None;
         for path in &self.candidates {
             match raw::execve(path, &self.argv, &self.envp) {
-                Errno::NOENT | Errno::NOTDIR if !exists(path) => {}
-                // A shell goes on searching past what it may not run.
+                // A shell goes on searching past what it may not run, too.
+                Errno::NOENT | Errno::NOTDIR => {}
                 errno @ Errno::ACCESS => refused = refused.or(Some((path, errno))),
                 errno => return self.failure(path, errno),
             }
         }
-        match refused {
+        // A script or program can be there and its interpreter not: execve(2) says the same of both.
+        let lost = || self.candidates.iter().find(|path| exists(path)).map(|path| (path, Errno::NOENT));
+        match refused.or_else(lost) {
             Some((path, errno)) => self.failure(path, errno),
             None if self.name.contains('/') => self.missing("no such file"),
             None => self.missing("not found in PATH"),
@@ -68,9 +70,7 @@ impl Program {
     fn failure(&self, path: &CString, errno: Errno) -> Failure {
         let shown = path.to_string_lossy();
         match errno {
-            Errno::NOENT | Errno::NOTDIR => {
-                Failure::exec(errno, format!("{shown}: its interpreter or loader is missing"), NOT_FOUND)
-            }
+            Errno::NOENT => Failure::exec(errno, format!("{shown}: its interpreter or loader is missing"), NOT_FOUND),
             Errno::ACCESS if is_dir(path) => {
                 Failure::exec(Errno::ISDIR, format!("{shown}: it is a directory"), NOT_EXECUTABLE)
             }
