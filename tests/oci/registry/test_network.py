@@ -243,9 +243,10 @@ def test_what_a_killed_process_had_downloaded_is_taken_up_by_the_one_that_waits(
             handler.send_header(header, value)
         handler.end_headers()
         handler.wfile.write(body[:kept])
-        until(lambda: written(home) >= kept, "the first process has not written what it got")
+        until(lambda: written(home) >= kept // 2, "the first process has written nothing of what it got")
         until(lambda: proxy.count("GET .*/manifests/") >= 2, "the second process has not begun")
         first.kill()
+        first.wait()
         drop(handler)
         return True
 
@@ -255,5 +256,8 @@ def test_what_a_killed_process_had_downloaded_is_taken_up_by_the_one_that_waits(
         with pulling(home, name) as second:
             assert second.wait(60) == 0
     ranges = [one.headers.get("range", one.headers.get("Range")) for one in proxy.seen if BIG_DIGEST in one.path]
-    assert ranges == [None, f"bytes={kept}-{len(layer_tar(BIG)) - 1}"]
+    assert (len(ranges), ranges[0]) == (2, None)
+    begin, _, end = ranges[1].removeprefix("bytes=").partition("-")
+    assert kept // 2 <= int(begin) <= kept
+    assert int(end) == len(layer_tar(BIG)) - 1
     holds(home, name)
