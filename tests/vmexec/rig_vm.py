@@ -88,12 +88,13 @@ class Outcome:
 
 @dataclass
 class Results:
-    """Outcomes by name of row, the namespaces that rows can join, and lines that were neither."""
+    """Outcomes by name of row, the namespaces that rows can join, lines that were neither, and the clock's rate."""
 
     vmexec: dict[str, Outcome] = field(default_factory=dict)
     crun: dict[str, Outcome] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
     noise: list[bytes] = field(default_factory=list)
+    tsc_khz: int = 0
 
 
 def compile_programs(folder: Path) -> None:
@@ -120,7 +121,7 @@ def _with_libraries(program: str) -> Iterator[Entry]:
 
 
 def _entries(
-    programs: Path, vmexec: Path, modules: Iterable[Path], rows: Iterable[Row], plain: bool
+    programs: Path, vmexec: Path, modules: Iterable[Path], rows: Iterable[Row], bench: bool
 ) -> Iterator[Entry]:
     yield from map(directory, ("bin", "mod", "rows", "tree", "tree/bin", "tree/etc", "tree/home", "tree/home/ann"))
     yield directory("tree/tmp", 0o1777)
@@ -135,31 +136,41 @@ def _entries(
         yield file(f"tree/{path}", content)
     for path, content in SCRIPTS.items():
         yield file(f"tree/{path}", content, 0o755)
-    if plain:
+    if bench:
         yield directory("rows/plain")
     for number, row in enumerate(rows):
         yield from row.entries(number)
 
 
 def boot(
-    folder: Path, vmexec: Path, dirs: StateDirs, rows: list[Row], *, limit: float = 280, plain: bool = False
+    folder: Path,
+    vmexec: Path,
+    dirs: StateDirs,
+    rows: list[Row],
+    *,
+    limit: float = 280,
+    bench: bool = False,
+    count: bool = False,
 ) -> Results:
     """Run all rows under both runtimes in one VM; `folder` takes the files made for it.
 
-    `limit` is the longest silence, in seconds. `plain` runs crun as it is, for a bench; a table runs it from a sealed
-    file, which saves it a copy of itself.
+    `limit` is the longest silence, in seconds. `bench` runs crun as it is; a table runs it from a sealed file, which
+    saves it a copy of itself. With `count` the time stamp counter counts the guest's instructions (QEMU's -icount), so
+    that `total_us * tsc_khz / 1000` is their number.
     """
     kernel = find_kernel(dirs)
     assert kernel.modules is not None, f"the kernel {kernel.path} has no modules"
+    tsc = tsc_khz() or 0
+    assert tsc or not count, "this host has no time stamp counter"
     compile_programs(folder)
     modules = module_closure(kernel.modules, MODULES)
-    (folder / "initrd").write_bytes(newc(_entries(folder, vmexec, modules, rows, plain)))
+    (folder / "initrd").write_bytes(newc(_entries(folder, vmexec, modules, rows, bench)))
     (folder / "vmlinux").write_bytes(extract_vmlinux(kernel.path.read_bytes()))
     listener = socket.socket(socket.AF_UNIX)
     with listener:
         listener.bind(str(folder / "console"))
         listener.listen(1)
-        command = _qemu(folder)
+        command = [*_qemu(folder, tsc), *(("-icount", "shift=0,sleep=off") if count else ())]
         with (folder / "qemu.log").open("wb") as log:
             qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
@@ -167,14 +178,13 @@ def boot(
             connection, _ = listener.accept()
             with connection:
                 connection.settimeout(limit)
-                return _read(connection, rows)
+                return _read(connection, rows, tsc)
         finally:
             qemu.kill()
             qemu.wait()
 
 
-def _qemu(folder: Path) -> list[str]:
-    tsc = tsc_khz()
+def _qemu(folder: Path, tsc: int) -> list[str]:
     cmdline = "panic=-1 reboot=t quiet" + (f" tsc_early_khz={tsc}" if tsc else "")
     return [
         *("qemu-system-x86_64", "-M", "microvm,acpi=on,rtc=on", "-accel", "tcg", "-cpu", "Nehalem,+rdrand,+arat"),
@@ -186,8 +196,8 @@ def _qemu(folder: Path) -> list[str]:
     ]
 
 
-def _read(connection: socket.socket, rows: list[Row]) -> Results:
-    results = Results()
+def _read(connection: socket.socket, rows: list[Row], tsc: int) -> Results:
+    results = Results(tsc_khz=tsc)
     stream = connection.makefile("rb")
     while line := stream.readline():
         words = line.decode(errors="replace").split()
