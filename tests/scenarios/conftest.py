@@ -55,14 +55,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"missing, {group} ({len(lost)}): {'; '.join(lost)}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain(busybox_image: Image) -> Iterator[firkin.Container]:
-    """A container without any option, which sleeps."""
+    """A container without any option, which sleeps. Not the session's: other tests of this worker look for VMs."""
     with firkin.Container.launch("busybox", ["sleep", "600"]) as container:
         yield container
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def special(busybox_image: Image) -> Iterator[firkin.Container]:
     """A container with many options, which sleeps below an init."""
     with firkin.Container.launch(
