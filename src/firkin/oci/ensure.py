@@ -47,7 +47,7 @@ async def ensure(
     """The image that `reference` names, by `policy`.
 
     With `convert`, a virtual size in bytes, its root filesystem is made too, alongside the download, and held in the
-    answer; without a download that blocks. `progress` is entered where something is to be downloaded, and left before
+    answer. `progress` is entered where something is to be downloaded, and left before
     the answer. Raises `ImageNotFoundError`, `RegistryError`, `ImageError`.
     """
     local = _local_only(reference)
@@ -58,7 +58,9 @@ async def ensure(
             if policy == "never" or local:
                 raise
         else:
-            return Pulled(image, changed=False, rootfs=None if convert is None else store.rootfs(image, convert))
+            return Pulled(
+                image, changed=False, rootfs=None if convert is None else await _rootfs(store, image, convert)
+            )
     if client is None:
         import asyncio
 
@@ -71,6 +73,15 @@ async def ensure(
 
     with progress or contextlib.nullcontext() as shown:
         return await pull(store, reference, platform=platform, convert=convert, client=client, progress=shown)
+
+
+async def _rootfs(store: ImageStore, image: Image, size: int) -> RootfsLease:
+    """The root filesystem image: at once where it is cached, else made beside the loop, which has others to serve."""
+    if held := store.rootfs_cache.cached(image, size):
+        return held
+    import asyncio
+
+    return await asyncio.to_thread(store.rootfs, image, size)
 
 
 def _local_only(reference: Reference | str) -> bool:
