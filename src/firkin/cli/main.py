@@ -33,7 +33,6 @@ _COMMANDS = {
     "push": "firkin.cli.push",
     "run": "firkin.cli.run",
     "stats": "firkin.cli.stats",
-    "stats": "firkin.cli.stats",
     "stop": "firkin.cli.stop",
     "unpause": "firkin.cli.unpause",
     "update": "firkin.cli.update",
