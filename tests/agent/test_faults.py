@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from firkin.errors import FirkinError, FirkinTimeoutError, LinkError
+from firkin.errors import FirkinError, FirkinTimeoutError, LinkError, StreamResetError
 from firkin.oci import Image, ImageStore
 from firkin.vminitd._generated import agent_pb2 as pb
 from tests.agent.guest import Guest, booted
@@ -60,6 +61,29 @@ async def test_a_guest_that_breaks_the_protocol_is_named(store: ImageStore, busy
         with pytest.raises(LinkError) as caught:
             await asyncio.wait_for(pending, 10)
         assert caught.value.outcome_unknown
+
+
+async def test_ports_that_measure_the_link_are_flow_controlled(store: ImageStore, busybox_image: Image) -> None:
+    async with hostile(store, busybox_image) as guest:
+        stalled = await guest.vm.link.open(19)
+        async with await guest.vm.link.open(9) as discard:
+            await discard.write(bytes(3 << 20))
+            await discard.end()
+            assert await discard.read() == b""
+        async with await guest.vm.link.open(19) as source:
+            assert await source.readexactly(3 << 20) == bytes(3 << 20)
+            source.reset()
+        assert await stalled.readexactly(1 << 20) == bytes(1 << 20)
+        stalled.reset()
+        assert (await guest.run("echo", "alive")).stdout == b"alive\n"
+
+
+async def test_without_the_kernel_parameter_nobody_listens(store: ImageStore, busybox_image: Image) -> None:
+    async with booted(store, busybox_image) as guest:
+        for port in (9, 19):
+            with pytest.raises(StreamResetError) as caught:
+                await (await guest.vm.link.open(port)).read()
+            assert caught.value.errno in (errno.ECONNREFUSED, errno.ECONNRESET)
 
 
 async def test_without_the_kernel_parameter_it_is_a_file(store: ImageStore, busybox_image: Image) -> None:

@@ -23,6 +23,7 @@ impl Agent {
                 Ok(token) => self.link.attach(stream, token),
                 Err(failure) => self.link.reset(stream, failure.errno as u32),
             },
+            Event::Opened { stream, port } if self.testing && self.test_stream(stream, port) => {}
             Event::Opened { stream, port } => self.connect(stream, port),
             Event::Ended { token, .. } => self.ended(token),
             Event::Reset { token, .. } => self.stream_reset(token),
