@@ -33,6 +33,18 @@ def test_whiteout_after_and_before_what_the_same_layer_adds(tmp_path: Path) -> N
         assert paths(tmp_path, lower, order) == ["/d", "/d/new"]
 
 
+def test_a_layer_may_end_behind_the_content_of_its_last_file(tmp_path: Path) -> None:
+    """As `umoci insert` leaves it, without padding; not before."""
+    layer = tar([entry("f", content=b"x" * 700)])[: 512 + 700]
+    image = tmp_path / "image"
+    write_image([io.BytesIO(layer), io.BytesIO(tar([entry("g")]))], image, size=SIZE)
+    fsck(image)
+    with ImageReader(image) as reader:
+        assert reader.read("/f") == b"x" * 700
+    with pytest.raises(ImageError, match="in the middle of a file"):
+        write_image([io.BytesIO(layer[:-1])], tmp_path / "other", size=SIZE)
+
+
 def test_opaque_marker_may_come_last(tmp_path: Path) -> None:
     lower = [folder("d"), entry("d/old"), folder("d/sub"), entry("d/sub/old")]
     upper = [folder("d"), entry("d/sub/new"), opaque("d")]

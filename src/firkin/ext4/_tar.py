@@ -54,7 +54,9 @@ def members(stream: LayerStream, limits: Limits) -> Iterator[Member]:
         padding = -member.stored % BLOCK
         yield member
         if padding:
-            stream.need(padding)
+            # `umoci insert` ends a layer right behind the content of its last file; Go's archive/tar takes that too.
+            present = stream.want(padding)
+            stream.position += present
     else:
         if stream.end != stream.position:
             raise ImageError("the layer ends in the middle of a header", hint="fetch the image again")
