@@ -27,7 +27,7 @@ def as_root() -> None:
 
 
 def extract(layer: Path, into: Path) -> None:
-    into.mkdir()
+    into.mkdir(exist_ok=True)
     command = ["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", layer, "-C", into]
     subprocess.run(command, check=True, timeout=240)
 
