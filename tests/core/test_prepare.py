@@ -47,11 +47,11 @@ def test_prepares_vm_with_kernel_and_rootfs_device(disk: Path) -> None:
     assert prepared.config.kernel is None, "the default kernel is found at the start"
     assert prepared.rootfs == Rootfs.raw_block(disk)
     assert prepared.rootfs_device == (1, disk)
-    assert prepared.rootfs_device.source == "serial:disk0"
+    assert prepared.rootfs_device.source == "/dev/vda"
     assert prepared.writable_layer_device is None
     assert prepared.config.disks[0].path == disk
     assert not prepared.emulate
-    assert prepared.guest_mounts == (GuestMount("ext4", "serial:disk0", ROOT),)
+    assert prepared.guest_mounts == (GuestMount("ext4", "/dev/vda", ROOT),)
     assert prepared.spec.root.path == ROOT
 
 
@@ -161,8 +161,8 @@ def test_volumes_and_disks_follow_the_root_in_the_order_of_slots(disk: Path, tmp
     )
     assert [entry.path for entry in prepared.config.disks] == [disk, data, tmp_path / "v"]
     block, volume = prepared.guest_mounts[1:]
-    assert (block.type, block.source, block.options) == ("xfs", "serial:disk1", ("ro",))
-    assert (volume.type, volume.source) == ("ext4", "serial:disk2")
+    assert (block.type, block.source, block.options) == ("xfs", "/dev/vdb", ("ro",))
+    assert (volume.type, volume.source) == ("ext4", "/dev/vdc")
     assert {mount.source for mount in prepared.spec.mounts} >= {block.destination, volume.destination}
     with pytest.raises(InvalidInputError, match="volume mounts can't be prepared here"):
         prepare(container_options("x", mounts=["v:/v"]), Rootfs.raw_block(disk), container_id=name)

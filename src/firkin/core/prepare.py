@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from firkin.core.guest_root import root_mounts, vm_config
+from firkin.core.guest_root import disk_device, root_mounts, vm_config
 from firkin.core.lowering import SeccompProgram, lower, rootfs_path
 from firkin.core.name_files import name_mounts
 from firkin.core.options import ContainerOptions
@@ -28,7 +28,7 @@ DiskOf = Callable[["Mount"], Path]
 
 
 class BlockDevice(NamedTuple):
-    """A disk of the VM: `slot` counts from 1 in the order of `VmConfig.disks`, so slot 1 is `serial:disk0` in the
+    """A disk of the VM: `slot` counts from 1 in the order of `VmConfig.disks`, so slot 1 is `/dev/vda` in the
     guest.
     """
 
@@ -38,7 +38,7 @@ class BlockDevice(NamedTuple):
     @property
     def source(self) -> str:
         """What the agent's Mount call names it."""
-        return f"serial:disk{self.slot - 1}"
+        return disk_device(self.slot - 1)
 
 
 class HostShare(NamedTuple):
