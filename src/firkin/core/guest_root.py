@@ -16,7 +16,8 @@ __all__ = ["disk_device", "root_mounts", "vm_config"]
 def disk_device(index: int) -> str:
     """The guest's name of the disk at `index` of `VmConfig.disks`.
 
-    Virtio-mmio slots are found in the order in which QEMU was given them. Asking each disk for its serial would be surer
+    Virtio-mmio slots are found in the order in which QEMU was given them. Asking each disk for its serial would be
+    surer
     than sure, and costs the first mount of a fork a fifth of its time (`tests/core/test_disks.py` holds the order).
     """
     return f"/dev/vd{chr(ord('a') + index)}"
