@@ -28,13 +28,15 @@ except ImageError as error:
     sys.exit(str(error))
 """
 
+POINT = "ext4.finish.superblock"
+
 
 @pytest.mark.parametrize("action", ["kill", "raise", "enospc"])
 def test_fault_before_the_superblock(tmp_path: Path, action: str) -> None:
     layer, image = tmp_path / "layer", tmp_path / "image"
     layer.write_bytes(tar([entry("f", content=b"f" * 10_000)]))
     command = [sys.executable, "-c", CONVERT, layer, image]
-    environment = {**os.environ, "FIRKIN_FAULT": f"ext4.finish.superblock={action}"}
+    environment = {**os.environ, "FIRKIN_FAULT": f"{POINT}={action}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == (-signal.SIGKILL if action == "kill" else 1)
     assert action == "kill" or done.stderr.startswith("can't finish the image: ")
