@@ -6,10 +6,15 @@ use crate::hello::NONCE_BYTES;
 /// and to hold such bytes back could hold back the end of a frame that nothing follows.
 const WORTH_WAITING: usize = 8;
 
-/// A sentinel, and how far a mismatch at each byte lets the search jump.
+/// What [`Search::find`] steps over at once where none of its looks meets a byte of the sentinel.
+const STRIDE: usize = 4 * NONCE_BYTES;
+
+/// A sentinel, and how far each byte that a look meets lets the search jump: 0 for the sentinel's last one.
 pub(crate) struct Search {
     sentinel: [u8; NONCE_BYTES],
     skip: [u8; 256],
+    /// How far to jump from a last byte that has not the sentinel before it.
+    retry: usize,
 }
 
 impl Search {
@@ -18,19 +23,33 @@ impl Search {
         for (index, byte) in sentinel.iter().enumerate().take(NONCE_BYTES - 1) {
             skip[usize::from(*byte)] = (NONCE_BYTES - 1 - index) as u8;
         }
-        Self { sentinel, skip }
+        let last = usize::from(sentinel[NONCE_BYTES - 1]);
+        let retry = usize::from(std::mem::replace(&mut skip[last], 0));
+        Self { sentinel, skip, retry }
     }
 
     /// The first place in `bytes` where the whole sentinel stands.
     pub(crate) fn find(&self, bytes: &[u8]) -> Option<usize> {
         let mut place = 0;
-        while let Some(window) = bytes.get(place..place + NONCE_BYTES) {
-            if window == self.sentinel {
-                return Some(place);
-            }
-            place += usize::from(self.skip[usize::from(window[NONCE_BYTES - 1])]);
+        loop {
+            place += self.plain(&bytes[place..]);
+            let window = bytes.get(place..place + NONCE_BYTES)?;
+            place += match self.skip[usize::from(window[NONCE_BYTES - 1])] {
+                0 if window == self.sentinel => return Some(place),
+                0 => self.retry,
+                jump => usize::from(jump),
+            };
         }
-        None
+    }
+
+    /// How many of the first bytes hold no beginning of a sentinel, as four looks at a time show. Only the number 16
+    /// among the jumps has its bit.
+    fn plain(&self, bytes: &[u8]) -> usize {
+        const FULL: u8 = NONCE_BYTES as u8;
+        let look = |byte: u8| self.skip[usize::from(byte)];
+        let misses =
+            |block: &&[u8; STRIDE]| look(block[15]) & look(block[31]) & look(block[47]) & look(block[63]) == FULL;
+        bytes.as_chunks::<STRIDE>().0.iter().take_while(misses).count() * STRIDE
     }
 
     /// How many of the last bytes may be the beginning of a sentinel.
@@ -53,6 +72,21 @@ mod tests {
             bytes.extend_from_slice(&SENTINEL);
             let found = search.find(&bytes).expect("is there");
             assert_eq!(&bytes[found..found + 16], &SENTINEL);
+        }
+    }
+
+    #[test]
+    fn finds_what_a_look_at_every_place_finds() {
+        let sentinel = *b"0123456789abcde0";
+        let search = Search::new(sentinel);
+        let mut bytes = [b"0".repeat(70), b"zzzzzzzz".repeat(40), b"e0".repeat(40)].concat();
+        for place in 0..bytes.len() - sentinel.len() {
+            let kept = bytes[place..place + sentinel.len()].to_vec();
+            bytes[place..place + sentinel.len()].copy_from_slice(&sentinel);
+            assert_eq!(search.find(&bytes), bytes.windows(sentinel.len()).position(|window| window == sentinel));
+            assert_eq!(search.find(&bytes), Some(place));
+            bytes[place..place + sentinel.len()].copy_from_slice(&kept);
+            assert_eq!(search.find(&bytes), None);
         }
     }
 
