@@ -11,6 +11,7 @@ import pytest
 
 from firkin.oci import Image, ImageStore
 from firkin.types.state import StateDirs
+from tests.ext4.oracle import need_root
 from tests.ext4.snapshots import differences, fsck, of_folder, of_image
 
 pytestmark = [pytest.mark.needs_tool("buildah"), pytest.mark.needs_tool("umoci"), pytest.mark.needs_tool("skopeo")]
@@ -27,6 +28,7 @@ def tool(folder: Path, *arguments: str | Path) -> str:
 
 def make_tree(root: Path) -> None:
     """A small tree with one of most things."""
+    need_root()
     for name in ("etc", "usr/share/doc", "var/lib", "cache/a/b", "swap"):
         (root / name).mkdir(parents=True)
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
@@ -72,8 +74,6 @@ def change_tree(root: Path) -> None:
 @pytest.fixture(scope="module")
 def by_buildah(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A layout with two layers that buildah committed, the second with whiteouts; and `add`ed files."""
-    if os.geteuid() != 0:
-        pytest.fail("only root can make owners and devices: run the tests as root", pytrace=False)
     folder = tmp_path_factory.mktemp("buildah")
     added = folder / "added"
     added.mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import subprocess
 import tarfile
@@ -12,24 +11,13 @@ from pathlib import Path
 import pytest
 
 from firkin.ext4 import ImageReader, write_image
+from tests.ext4.oracle import debian_layer, everything, extract
 from tests.ext4.snapshots import differences, fsck, of_folder, of_image
-from tests.ext4.tars import Entry, entry, folder, hardlink, symlink, tar
+from tests.ext4.tars import entry, folder, tar
 
 GIB = 1 << 30
 SIZE = 1 * GIB
 ACL = bytes.fromhex("02000000 01000600ffffffff 020004000a000000 04000400ffffffff 10000600ffffffff 20000400ffffffff")
-
-
-@pytest.fixture(autouse=True)
-def as_root() -> None:
-    if os.geteuid() != 0:
-        pytest.fail("only root can extract owners and devices: run the tests as root", pytrace=False)
-
-
-def extract(layer: Path, into: Path) -> None:
-    into.mkdir(exist_ok=True)
-    command = ["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", layer, "-C", into]
-    subprocess.run(command, check=True, timeout=240)
 
 
 def convert_and_compare(layer: Path, tmp_path: Path, size: int = SIZE) -> Path:
@@ -40,41 +28,6 @@ def convert_and_compare(layer: Path, tmp_path: Path, size: int = SIZE) -> Path:
     extract(layer, root)
     assert differences(of_image(image), of_folder(root)) == []
     return image
-
-
-def everything() -> list[Entry]:
-    """One of each thing that a layer can hold."""
-    deep = ["/".join(["deep"] * depth) for depth in range(1, 61)]
-    return [
-        *map(folder, deep),
-        entry(deep[-1] + "/" + "m" * 120, content=b"deep and long"),
-        folder("labelled", xattrs={"user.label": b"l" * 900}),
-        folder("d", mode=0o1777, uid=12, gid=34, mtime=1_600_000_000.987654321, xattrs={"trusted.on": b"a folder"}),
-        entry("d/empty"),
-        entry("d/small", content=b"x" * 5000, mode=0o4755, uid=65536, gid=70000, mtime=-1.25),
-        entry("d/large", content=os.urandom(300_001), mtime=4_000_000_000.5),
-        entry("d/zeros", content=bytes(1 << 20)),
-        entry("d/far", mtime=15_000_000_000),
-        entry("d/mixed", content=bytes(200_000) + b"data" * 20_000 + bytes(300_000) + b"end"),
-        hardlink("d/again", "d/large"),
-        entry("d/small-again", content=b"first"),
-        entry("d/small-again", content=b"second, which wins"),
-        symlink("short", "d/small"),
-        hardlink("short-again", "short"),
-        symlink("edge59", "e" * 59),
-        symlink("edge60", "f" * 60),
-        symlink("long", "g/" * 2000 + "h", uid=5),
-        entry("null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666),
-        entry("disk", tarfile.BLKTYPE, devmajor=259, devminor=70_000, mode=0o660, gid=6),
-        entry("fifo", tarfile.FIFOTYPE, mode=0o600),
-        entry("ping", xattrs={"security.capability": bytes.fromhex("0100000200200000000000000000000000000000")}),
-        entry("tagged", xattrs={"user.a": b"1", "user.bb": b"", "user.long": b"v" * 60, "trusted.x": b"\xff="}),
-        entry("heavy", xattrs={"user.heavy": b"w" * 3000, "user.more": b"z" * 700}),
-        entry("twin1", xattrs={"user.same": b"s" * 500}),
-        entry("twin2", xattrs={"user.same": b"s" * 500}),
-        entry("n" * 255, content=b"long name"),
-        entry("ümläut", content="größe".encode()),
-    ]
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "gnu"])
@@ -100,18 +53,6 @@ def test_ustar_prefixes(tmp_path: Path) -> None:
         )
     )
     convert_and_compare(layer, tmp_path)
-
-
-def debian_layer(layout: Path) -> Path:
-    """The path of the only layer's blob."""
-    index = json.loads((layout / "index.json").read_bytes())
-
-    def blob(descriptor: dict[str, str]) -> Path:
-        return layout / "blobs" / descriptor["digest"].replace(":", "/")
-
-    manifest = json.loads(blob(index["manifests"][0]).read_bytes())
-    (layer,) = manifest["layers"]
-    return blob(layer)
 
 
 def test_debian(tmp_path: Path, debian_layout: Path) -> None:
