@@ -5,7 +5,7 @@ use crate::frame::Fault;
 /// Credit of a new stream, each way.
 pub const STREAM_WINDOW: u32 = 65_536;
 /// What a busy stream's window may be widened to.
-pub const WIDE_WINDOW: u32 = 524_288;
+pub const WIDE_WINDOW: u32 = 262_144;
 /// Credit of a new connection, each way.
 pub const CONNECTION_WINDOW: u32 = 1_048_576;
 /// No credit may lift a window above this.

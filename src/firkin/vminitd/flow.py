@@ -7,7 +7,7 @@ from typing import Final
 __all__ = ["CONNECTION_WINDOW", "INITIAL_WINDOW", "MAX_STREAMS", "WIDE_WINDOW", "Flow"]
 
 INITIAL_WINDOW: Final = 65_536
-WIDE_WINDOW: Final = 524_288
+WIDE_WINDOW: Final = 262_144
 CONNECTION_WINDOW: Final = 1 << 20
 MAX_STREAMS: Final = 1024
 
