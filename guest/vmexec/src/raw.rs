@@ -74,9 +74,13 @@ pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, set: u64, clear: u64) 
 
 /// Sets the default disposition of every signal and blocks none: what the caller ignored would survive the exec.
 pub fn reset_signals() {
+    // The kernel's own struct, all zero: SIG_DFL, no flags, an empty mask. libc would refuse the two signals it keeps to itself.
+    let default = [0u64; 4];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid disposition; SIGKILL, SIGSTOP and libc's own answer EINVAL, which is as good.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the pointer is to a live value of at least the struct's size; SIGKILL and SIGSTOP answer EINVAL, which is as good.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, std::ptr::null::<u64>(), 8usize);
+        }
     }
     block_signals(false);
 }
