@@ -60,6 +60,8 @@ ready: setup
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is wanted: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) tools/environment.py
 	@.venv/bin/python tools/build_guest.py
+	@# Where PYTHONDONTWRITEBYTECODE is set every start would compile all modules anew.
+	@.venv/bin/python -m compileall -q src/firkin
 
 # What the tests need beyond that.
 images: ready
