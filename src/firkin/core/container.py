@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from firkin.core.capture import CAPTURE_LIMIT
@@ -20,9 +19,10 @@ from firkin.core.option_inputs import ExecInputs, OptionInputs
 from firkin.core.process import AsyncProcess
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
-from firkin.errors import FirkinError, StateError
+from firkin.errors import StateError
 from firkin.types import ContainerId, ProcessId, PtySize, Signal, Size, Stdio
 from firkin.types.stdio import DEFAULT_PTY_SIZE
+from firkin.vmm.closing import Closing
 
 if TYPE_CHECKING:
     from firkin.core.limits import Limits
@@ -42,7 +42,7 @@ __all__ = ["AsyncContainer"]
 _SYNC_LIMIT = 60.0
 
 
-class AsyncContainer:
+class AsyncContainer(Closing):
     """A container and its VM. An async context manager: leaving the block stops both and removes everything they had.
 
     Made by `launch`. `process` is its first process, which runs already.
@@ -293,16 +293,3 @@ class AsyncContainer:
                 await self.vm.agent.sync(timeout=_SYNC_LIMIT)
         finally:
             await self._stack.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self.aclose()
-        except (FirkinError, OSError) as failed:
-            if error is None:
-                raise
-            error.add_note(f"and the clean-up failed: {failed}")

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from firkin.vmm import BootLog, Disk, KernelImage, VmConfig
 
 if TYPE_CHECKING:
     from firkin.core.options import ContainerOptions
 
-__all__ = ["disk_device", "root_mounts", "vm_config"]
+__all__ = ["GuestMount", "disk_device", "root_mounts", "vm_config"]
+
+
+class GuestMount(NamedTuple):
+    """One Mount call of the agent, in its own namespace, before the container's first process."""
+
+    type: str
+    source: str
+    destination: str
+    options: tuple[str, ...] = ()
 
 
 def disk_device(index: int) -> str:
     """The guest's name of the disk at `index` of `VmConfig.disks`.
 
-    Virtio-mmio slots are found in the order in which QEMU was given them. Asking each disk for its serial would be
-    surer
-    than sure, and costs the first mount of a fork a fifth of its time (`tests/core/test_disks.py` holds the order).
+    Virtio-mmio slots are found in the order in which QEMU was given them (`tests/core/test_disks.py` holds it). Asking
+    disks for their serials would do as well, and is one more path to translate in each fork.
     """
     return f"/dev/vd{chr(ord('a') + index)}"
 
@@ -41,20 +49,14 @@ def vm_config(options: ContainerOptions, root: Path) -> VmConfig:
     )
 
 
-def root_mounts(options: ContainerOptions, root: str) -> list[dict[str, Any]]:
-    """Arguments of `Agent.mount`, in order, that put the container's root filesystem at `root` in the guest."""
+def root_mounts(options: ContainerOptions, root: str) -> list[GuestMount]:
+    """The mounts, in order, that put the container's root filesystem at `root` in the guest."""
     if options.writable_layer is None:
-        return [{"source": disk_device(0), "destination": root, "type": "ext4", "mkdir": True}]
+        return [GuestMount("ext4", disk_device(0), root)]
     base = root.removesuffix("/rootfs")
     layers = f"lowerdir={base}/lower,upperdir={base}/layer/upper,workdir={base}/layer/work"
     return [
-        {
-            "source": disk_device(0),
-            "destination": f"{base}/lower",
-            "type": "ext4",
-            "options": ("ro", "noload"),
-            "mkdir": True,
-        },
-        {"source": disk_device(1), "destination": f"{base}/layer", "type": "ext4", "mkdir": True},
-        {"source": "overlay", "destination": root, "type": "overlay", "options": (layers,), "mkdir": True},
+        GuestMount("ext4", disk_device(0), f"{base}/lower", ("ro", "noload")),
+        GuestMount("ext4", disk_device(1), f"{base}/layer"),
+        GuestMount("overlay", "overlay", root, (layers,)),
     ]

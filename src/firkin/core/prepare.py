@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from firkin.core.guest_root import disk_device, root_mounts, vm_config
+from firkin.core.guest_root import GuestMount, disk_device, root_mounts, vm_config
 from firkin.core.lowering import SeccompProgram, lower, rootfs_path
 from firkin.core.name_files import name_mounts
 from firkin.core.options import ContainerOptions
@@ -52,15 +52,6 @@ class HostShare(NamedTuple):
     source: Path
     read_only: bool
     only_file: bool = False
-
-
-class GuestMount(NamedTuple):
-    """One Mount call of the agent, in its own namespace, before the container's first process."""
-
-    type: str
-    source: str
-    destination: str
-    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +112,7 @@ def prepare(
         rootfs_device=BlockDevice(1, disk.path),
         writable_layer_device=BlockDevice(2, config.disks[1].path) if options.writable_layer else None,
         shares=_shares(options),
-        guest_mounts=(*_root_mounts(options, spec.root.path), *outer.values()),
+        guest_mounts=(*root_mounts(options, spec.root.path), *outer.values()),
         spec=spec,
         emulate=_emulate(options, image.platform if image else None, host or Platform.current()),
         assets=assets,
@@ -169,11 +160,6 @@ def _root_disk(options: ContainerOptions, rootfs: Rootfs, root_path: Path | None
             "the image has no root filesystem on disk yet", value=rootfs, hint="lease one of the store"
         )
     return Disk(path, read_only=below, overlay=not below)
-
-
-def _root_mounts(options: ContainerOptions, root: str) -> Iterable[GuestMount]:
-    for mount in root_mounts(options, root):
-        yield GuestMount(mount["type"], mount["source"], mount["destination"], tuple(mount.get("options", ())))
 
 
 def _guest_mount(mount: Mount, disks: list[Disk], disk_of: DiskOf | None) -> GuestMount | None:

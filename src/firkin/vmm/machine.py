@@ -8,17 +8,17 @@ import os
 import secrets
 import time
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from firkin import faults
-from firkin.errors import FirkinError, LinkError, VirtualMachineError
+from firkin.errors import LinkError, VirtualMachineError
 from firkin.types.state import StateDirs
 from firkin.types.vsock import VsockPort
 from firkin.vmm.assets import BootAssets, resolve_assets
 from firkin.vmm.base import BaseVm, discard
 from firkin.vmm.boot import Running, cold_boot, is_transient_boot_failure, restore
 from firkin.vmm.build import find_or_build
+from firkin.vmm.closing import Closing
 from firkin.vmm.config import VmConfig
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities, probe
@@ -39,7 +39,7 @@ _log = logging.getLogger("firkin.vmm")
 _STOPPING = faults.declare("stop.before-end", "the VM is to end: its process, sockets and folder are still there")
 
 
-class VirtualMachine:
+class VirtualMachine(Closing):
     """A running VM, made by `start`. An async context manager: leaving the block kills the VM and removes its folder.
 
     `agent` and `link` speak to the guest; the agent refuses what could run user code until `Resume` was answered (see
@@ -187,19 +187,6 @@ class VirtualMachine:
                 await self._process.end()
             finally:
                 self.folder.remove()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self.aclose()
-        except (FirkinError, OSError) as failed:
-            if error is None:
-                raise
-            error.add_note(f"and the clean-up failed: {failed}")
 
 
 def _prepare(dirs: StateDirs, config: VmConfig) -> tuple[BootAssets, HostCapabilities]:
