@@ -125,7 +125,7 @@ def test_prepares_vm_with_file_mount_that_exposes_only_the_file(disk: Path, tmp_
     staged = f"/run/firkin/mounts/{share.tag}"
     assert prepared.guest_mounts[-1] == GuestMount("virtiofs", share.tag, staged)
     (mount,) = [mount for mount in prepared.spec.mounts if mount.destination == "/etc/app/config.json"]
-    assert mount.source == f"{staged}/config.json"
+    assert mount.source == f"{staged}/file"
     assert "ro" in mount.options
 
 
@@ -136,12 +136,27 @@ def test_a_bind_of_a_file_and_through_a_symlink_is_one_too(disk: Path, tmp_path:
     assert [(share.source, share.only_file) for share in prepared.shares] == [(tmp_path / "real", True)]
 
 
-def test_mounts_of_one_folder_share_it_and_one_writer_makes_it_writable(disk: Path, tmp_path: Path) -> None:
+def test_mounts_of_one_folder_share_it_and_reading_is_apart_from_writing(disk: Path, tmp_path: Path) -> None:
     readers = raw(disk, mounts=[f"{tmp_path}:/a:ro", f"{tmp_path}/.:/b:ro"])
     assert [(share.source, share.read_only) for share in readers.shares] == [(tmp_path, True)]
-    writer = raw(disk, mounts=[f"{tmp_path}:/a:ro", f"{tmp_path}:/b"])
-    assert [share.read_only for share in writer.shares] == [False]
-    assert ["ro" in mount.options for mount in writer.spec.mounts if mount.destination in ("/a", "/b")] == [True, False]
+    both = raw(disk, mounts=[f"{tmp_path}:/a:ro", f"{tmp_path}:/b", f"{tmp_path}:/c"])
+    assert [share.read_only for share in both.shares] == [True, False], (
+        "the host enforces the one, and serves the other"
+    )
+    sources = {mount.destination: mount.source for mount in both.spec.mounts}
+    assert sources["/a"] != sources["/b"] == sources["/c"]
+
+
+def test_mounts_of_one_volume_are_one_disk_and_one_writer_makes_it_writable(disk: Path, tmp_path: Path) -> None:
+    options = container_options("x", mounts=["v:/a:ro", "v:/b", "w:/c:ro"])
+    name = ContainerId("unit")
+    prepared = prepare(
+        options, Rootfs.raw_block(disk), container_id=name, disk_of=lambda mount: tmp_path / mount.source
+    )
+    assert [(entry.path.name, entry.read_only) for entry in prepared.config.disks[1:]] == [("v", False), ("w", True)]
+    assert [mount.source for mount in prepared.guest_mounts[1:]] == ["/dev/vdb", "/dev/vdc"]
+    read_only = {mount.destination: "ro" in mount.options for mount in prepared.spec.mounts}
+    assert (read_only["/a"], read_only["/b"], read_only["/c"]) == (True, False, True)
 
 
 def test_a_source_that_is_not_there_is_an_error_before_any_vm(disk: Path, tmp_path: Path) -> None:

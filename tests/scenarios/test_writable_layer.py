@@ -5,10 +5,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import firkin
+from firkin.core.name_service import DnsConfig
 from firkin.oci import Image
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs_tool("mkfs.ext4")]
@@ -29,7 +31,8 @@ def second(layer: Path, busybox_image: Image) -> Iterator[firkin.Container]:
     """A container on the layer that another has written to, and was gone."""
     script = "echo kept > /kept; echo changed > /etc/passwd; rm /etc/group; mkdir -p /new/folder"
     firkin.run("busybox", ["sh", "-c", script], writable_layer=layer, check=True)
-    with firkin.Container.launch("busybox", ["sleep", "600"], writable_layer=layer) as container:
+    names: dict[str, Any] = {"hosts": ["there:192.0.2.9"], "dns": DnsConfig(("192.0.2.1",))}
+    with firkin.Container.launch("busybox", ["sleep", "600"], writable_layer=layer, **names) as container:
         yield container
 
 
@@ -53,3 +56,10 @@ def test_the_image_stays_as_it_was(second: firkin.Container) -> None:
     clean = firkin.run("busybox", ["sh", "-c", "cat /etc/passwd /etc/group; ls /"], text=True, check=True)
     assert "changed" not in str(clean.stdout)
     assert not {"kept", "new"} & set(str(clean.stdout).split())
+
+
+@scenario("container writable layer DNS and hosts")
+def test_names_are_the_containers_own(second: firkin.Container) -> None:
+    names = str(second.run(["cat", "/etc/hosts", "/etc/resolv.conf"], text=True, check=True).stdout)
+    assert "192.0.2.9 there" in names
+    assert "nameserver 192.0.2.1" in names

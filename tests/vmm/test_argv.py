@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from firkin.types import VirtiofsTag
 from firkin.vmm.argv import DiskFds, Handed, command_line, kernel_arguments, restore_commands
 from firkin.vmm.config import Disk, Network, Share, VmConfig
 from firkin.vmm.host import HostCapabilities
@@ -154,11 +155,13 @@ def test_disks_have_their_serial_and_their_own_descriptors() -> None:
 
 
 def test_networks_and_shares_are_descriptors() -> None:
-    config = VmConfig(networks=(Network(30, "52:54:00:00:00:01"),), shares=(Share("data", 31),))
-    argv = command_line(config, TCG, BOOT, name="c1")
+    share = Share(VirtiofsTag("a,b"), Path("/data"))
+    config = VmConfig(networks=(Network(30, "52:54:00:00:00:01"),), shares=(share,))
+    argv = command_line(config, TCG, replace(BOOT, shares=(31,)), name="c1")
     assert value(argv, "-netdev") == "stream,id=net0,server=off,addr.type=fd,addr.str=30"
     assert "virtio-net-device,id=net0,netdev=net0,mac=52:54:00:00:00:01" in values(argv, "-device")
-    assert "vhost-user-fs-device,id=share0,chardev=share0,tag=data" in values(argv, "-device")
+    assert "vhost-user-fs-device,id=share0,chardev=share0,tag=a,,b" in values(argv, "-device")
+    assert "socket,id=share0,fd=31" in values(argv, "-chardev")
     assert value(argv, "-object") == "memory-backend-memfd,id=ram,size=512M,share=on"
 
 

@@ -41,7 +41,8 @@ class Mount:
     def __post_init__(self) -> None:
         object.__setattr__(self, "destination", GuestPath.destination(self.destination))
         for text in (self.source, self.type, *self.options):
-            if "\0" in text or "\n" in text:
+            # A path of the host may have any name.
+            if "\0" in text or ("\n" in text and (text is not self.source or self.kind not in _HOST_PATHS)):
                 raise InvalidInputError(f"the mount at {self.destination} has a NUL or a line break in it", value=text)
         for option in self.options:
             if not option or "," in option:
@@ -104,9 +105,10 @@ class Mount:
     @property
     def staging(self) -> str:
         """Where in the guest this mount's content is put, for kinds that come from outside the VM; the same source, the
-        same place.
+        same place. What is shared read-only is a share of its own, so that the host enforces it.
         """
-        return staging_path(self.kind, self.source)
+        share = self.kind in ("bind", "file")
+        return staging_path(f"{self.kind}-ro" if share and self.read_only else self.kind, self.source)
 
     def lowered(self) -> SpecMount:
         """As vmexec makes it, inside the container."""
@@ -115,11 +117,13 @@ class Mount:
             return SpecMount(self.destination, self.type, self.source, (*self.options, *end))
         # What comes from outside the VM is bound from where the agent has mounted it (firkin.core.prepare).
         propagation = () if _PROPAGATION & set(self.options) else ("rprivate",)
-        source = f"{self.staging}/{Path(self.source).name}" if self.kind == "file" else self.staging
+        # The file has this name whatever it is on the host, see firkin.vmm.share_room.
+        source = f"{self.staging}/file" if self.kind == "file" else self.staging
         return SpecMount(self.destination, "bind", source, ("rbind", *propagation, *self.options, *end))
 
 
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"))
+_HOST_PATHS = frozenset(("bind", "file", "block"))
 _NEED_SOURCE = frozenset(("bind", "file", "image", "virtiofs", "block"))
 
 

@@ -16,13 +16,13 @@ from firkin.errors import InvalidInputError
 from firkin.oci.config import ImageConfig
 from firkin.oci.rootfs import Ext4Image, OciBundle, RawBlock, Rootfs, snapshot_rootfs
 from firkin.types import ContainerId, Platform, VirtiofsTag
-from firkin.vmm import Disk, VmConfig
+from firkin.vmm import Disk, Share, VmConfig
 
 if TYPE_CHECKING:
     from firkin.core.mount import Mount
     from firkin.vmm.assets import BootAssets
 
-__all__ = ["BlockDevice", "GuestMount", "HostShare", "PreparedVm", "prepare", "prepare_restored", "resolve_binds"]
+__all__ = ["BlockDevice", "GuestMount", "PreparedVm", "prepare", "prepare_restored", "resolve_binds"]
 
 DiskOf = Callable[["Mount"], Path]
 
@@ -41,37 +41,28 @@ class BlockDevice(NamedTuple):
         return disk_device(self.slot - 1)
 
 
-class HostShare(NamedTuple):
-    """A folder of the host that the VM sees under `tag`. With `only_file`, `source` is one file and nothing beside it
-    is seen.
-
-    `read_only` is for the host's side to enforce.
-    """
-
-    tag: VirtiofsTag
-    source: Path
-    read_only: bool
-    only_file: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class PreparedVm:
     """All that is started for a container.
 
-    `config` has no networks and no shares yet: both need descriptors of helpers that do not run. `shares` says what the
-    latter are to be. `guest_mounts` are in the order to make them, the root filesystem's first. `emulate`: the image is
-    for another architecture. `assets` are the kernel and initramfs, where they were given.
+    `config` has no networks yet: they need descriptors of helpers that do not run. `guest_mounts` are in the order to
+    make them, the root filesystem's first. `emulate`: the image is for another architecture. `assets` are the kernel
+    and initramfs, where they were given.
     """
 
     config: VmConfig
     rootfs: Rootfs
     rootfs_device: BlockDevice
     writable_layer_device: BlockDevice | None
-    shares: tuple[HostShare, ...]
     guest_mounts: tuple[GuestMount, ...]
     spec: RuntimeSpec
     emulate: bool
     assets: BootAssets | None = None
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """The live shares, each of one folder or file."""
+        return self.config.shares
 
 
 def prepare(
@@ -104,14 +95,13 @@ def prepare(
     )
     outer: dict[str, GuestMount] = {}
     for mount in options.mounts:
-        if (found := _guest_mount(mount, disks, disk_of)) is not None:
-            outer.setdefault(mount.staging, found)
+        if mount.staging not in outer and (found := _guest_mount(mount, options, disks, disk_of)) is not None:
+            outer[mount.staging] = found
     return PreparedVm(
-        config=replace(config, disks=tuple(disks)),
+        config=replace(config, disks=tuple(disks), shares=_shares(options)),
         rootfs=rootfs,
         rootfs_device=BlockDevice(1, disk.path),
         writable_layer_device=BlockDevice(2, config.disks[1].path) if options.writable_layer else None,
-        shares=_shares(options),
         guest_mounts=(*root_mounts(options, spec.root.path), *outer.values()),
         spec=spec,
         emulate=_emulate(options, image.platform if image else None, host or Platform.current()),
@@ -162,7 +152,9 @@ def _root_disk(options: ContainerOptions, rootfs: Rootfs, root_path: Path | None
     return Disk(path, read_only=below, overlay=not below)
 
 
-def _guest_mount(mount: Mount, disks: list[Disk], disk_of: DiskOf | None) -> GuestMount | None:
+def _guest_mount(
+    mount: Mount, options: ContainerOptions, disks: list[Disk], disk_of: DiskOf | None
+) -> GuestMount | None:
     """How the agent gets at what `mount` names, adding a disk where it needs one; `None` for what the container mounts
     itself.
     """
@@ -174,22 +166,24 @@ def _guest_mount(mount: Mount, disks: list[Disk], disk_of: DiskOf | None) -> Gue
         if mount.kind != "block" and disk_of is None:
             raise InvalidInputError(f"{mount.kind} mounts can't be prepared here", value=mount, hint="give disk_of")
         path = Path(mount.source) if disk_of is None or mount.kind == "block" else disk_of(mount)
-        disks.append(Disk(path, read_only=mount.read_only, overlay=False))
+        # One disk for all mounts of it, writable if one of them is.
+        read_only = all(other.read_only for other in options.mounts if other.staging == mount.staging)
+        disks.append(Disk(path, read_only=read_only, overlay=False))
         device = BlockDevice(len(disks), path)
-        return GuestMount(mount.type, device.source, mount.staging, ("ro",) if mount.read_only else ())
+        return GuestMount(mount.type, device.source, mount.staging, ("ro",) if read_only else ())
     return None
 
 
-def _shares(options: ContainerOptions) -> tuple[HostShare, ...]:
-    """One for each source: mounts of one folder share it, writable if one of them is."""
+def _shares(options: ContainerOptions) -> tuple[Share, ...]:
+    """One for each source that is mounted in one way: mounts of one folder share it."""
     shares = {
-        share.tag: HostShare(VirtiofsTag(share.tag), share.source, share.read_only) for share in options.virtiofs_shares
+        share.tag: Share(VirtiofsTag(share.tag), share.source.resolve(), share.read_only)
+        for share in options.virtiofs_shares
     }
     for mount in options.mounts:
         if mount.kind in ("bind", "file"):
             tag = _tag(mount)
-            read_only = mount.read_only and (tag not in shares or shares[tag].read_only)
-            shares[tag] = HostShare(tag, Path(mount.source), read_only, mount.kind == "file")
+            shares[tag] = Share(tag, Path(mount.source), mount.read_only, mount.kind == "file")
     return tuple(shares.values())
 
 

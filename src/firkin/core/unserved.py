@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 __all__ = ["refuse_unserved"]
 
 _MOUNTS = {
-    "bind": "live shares",
-    "file": "live shares",
-    "virtiofs": "live shares",
     "volume": "volumes",
     "image": "image mounts",
 }
@@ -30,7 +27,6 @@ def refuse_unserved(options: ContainerOptions) -> None:
                 hint="copy the files into the image, or use type=tmpfs or a block device",
             )
     for what, given in (
-        ("live shares", options.file_mounts or options.virtiofs_shares),
         ("published ports", options.publish),
         ("socket relays", options.sockets),
         ("network cards", options.mac_address),

@@ -33,7 +33,7 @@ class Handed:
 
     `agent` and `qmp` are listening sockets, `console` a file to append to. A boot has `kernel` and `initramfs`; a
     fork has `state`, opened at its beginning. `ram` is the RAM file: written by a boot that shall be saved
-    (`ram_shared`), else mapped privately.
+    (`ram_shared`), else mapped privately. `shares` are sockets that lead to a virtiofsd each.
     """
 
     agent: int
@@ -45,12 +45,13 @@ class Handed:
     ram_shared: bool = False
     state: int | None = None
     disks: tuple[DiskFds, ...] = ()
+    shares: tuple[int, ...] = ()
 
     def all(self) -> list[int]:
         """Every descriptor, once."""
         own = (self.agent, self.qmp, self.console, self.kernel, self.initramfs, self.ram, self.state)
         disks = (fd for disk in self.disks for fd in (disk.image, disk.layer))
-        return sorted({fd for fd in (*own, *disks) if fd is not None})
+        return sorted({fd for fd in (*own, *disks, *self.shares) if fd is not None})
 
 
 def command_line(config: VmConfig, host: HostCapabilities, handed: Handed, *, name: str) -> list[str]:
@@ -67,7 +68,7 @@ def command_line(config: VmConfig, host: HostCapabilities, handed: Handed, *, na
     argv += ["-device", "virtio-serial-device,id=ports,max_ports=2"]
     argv += ["-chardev", f"socket,id=agent,fd={handed.agent},server=on,wait=off"]
     argv += ["-device", f"virtserialport,bus=ports.0,nr=1,chardev=agent,name={AGENT_PORT}"]
-    argv += [*_disks(config, handed), *_networks(config), *_shares(config)]
+    argv += [*_disks(config, handed), *_networks(config), *_shares(config, handed)]
     if handed.state is not None:
         # 7.2 has no way to say on the command line that the RAM is not in the state; `restore_commands` are sent
         # instead.
@@ -159,7 +160,8 @@ def _networks(config: VmConfig) -> Iterator[str]:
         yield from ("-device", f"virtio-net-device,id=net{index},netdev=net{index},mac={network.mac}")
 
 
-def _shares(config: VmConfig) -> Iterator[str]:
-    for index, share in enumerate(config.shares):
-        yield from ("-chardev", f"socket,id=share{index},fd={share.fd}")
-        yield from ("-device", f"vhost-user-fs-device,id=share{index},chardev=share{index},tag={share.tag}")
+def _shares(config: VmConfig, handed: Handed) -> Iterator[str]:
+    for index, (share, fd) in enumerate(zip(config.shares, handed.shares, strict=True)):
+        yield from ("-chardev", f"socket,id=share{index},fd={fd}")
+        tag = share.tag.replace(",", ",,")
+        yield from ("-device", f"vhost-user-fs-device,id=share{index},chardev=share{index},tag={tag}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firkin.errors import InvalidInputError
+from firkin.types import VirtiofsTag
 from firkin.vmm.kernel import KernelImage
 
 __all__ = ["BootLog", "Disk", "Network", "Share", "VmConfig", "disk_capacity"]
@@ -15,7 +16,9 @@ _LEAST_CAPACITY = 1 << 40
 _MAX_CPUS = 64
 _MAX_DISKS = 16
 _MAX_NETWORKS = 4
-_MAX_SHARES = 8
+_MAX_SHARES = 16
+# virtio-mmio transports of QEMU's microvm, less the one of the serial ports.
+_MAX_DEVICES = 23
 _MIN_MEMORY = 96 * MIB
 
 
@@ -58,10 +61,16 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A directory shared by a virtiofsd that the caller runs; `fd`, as in `Network`, is its vhost-user socket."""
+    """A folder of the host that the guest mounts by `tag`, live; with `only_file`, `source` is one file, and the folder
+    holds nothing but it, as `file`.
 
-    tag: str
-    fd: int
+    `read_only` is enforced on the host's side. The VM runs a virtiofsd for each.
+    """
+
+    tag: VirtiofsTag
+    source: Path
+    read_only: bool = False
+    only_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,8 @@ class VmConfig:
         ):
             if len(given) > most:
                 raise InvalidInputError(f"a VM has at most {most} {what}", value=given)
+        if len(self.disks) + len(self.networks) + len(self.shares) > _MAX_DEVICES:
+            raise InvalidInputError(f"a VM has at most {_MAX_DEVICES} disks, networks and shares together", value=self)
         if self.accel not in ("", "auto", "kvm", "tcg"):
             raise InvalidInputError(f"no accelerator {self.accel!r}", value=self.accel, hint="kvm, tcg or auto")
         if any(ord(char) < 32 or ord(char) > 126 for char in self.cmdline_extra):

@@ -16,7 +16,7 @@ from firkin.vmm.config import Disk, VmConfig, disk_capacity
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.overlay import write_overlay, write_window
-from firkin.vmm.process import QemuProcess
+from firkin.vmm.process import Child, QemuProcess
 from firkin.vmm.spawn import Identity, spawn
 
 __all__ = ["Boot", "Launched", "Restore", "launch"]
@@ -73,6 +73,7 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             ram = None if start.ram is None else fd(start.ram, os.O_RDWR)
         else:
             ram, state = start.ram, start.state
+        helpers, shares = _start_shares(folder, config, host, opened)
         handed = Handed(
             agent=agent.fileno(),
             qmp=qmp.fileno(),
@@ -83,6 +84,7 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             ram_shared=isinstance(start, Boot),
             state=state,
             disks=tuple(_open_disk(folder, index, disk, opened) for index, disk in enumerate(config.disks)),
+            shares=shares,
         )
         connected = failed.enter_context(folder.connect("agent.sock"))
         answers = None
@@ -93,11 +95,27 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             command_line(config, host, handed, name=folder.name),
             setpriv=host.setpriv,
             identity=_identity(folder, host),
-            fds=[*handed.all(), *(network.fd for network in config.networks), *(share.fd for share in config.shares)],
+            fds=[*handed.all(), *(network.fd for network in config.networks)],
             stderr=fd(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
         )
         failed.pop_all()
-        return Launched(QemuProcess(child, said=said, console=console), connected, answers)
+        return Launched(QemuProcess(child, said=said, console=console, helpers=helpers), connected, answers)
+
+
+def _start_shares(
+    folder: VmFolder, config: VmConfig, host: HostCapabilities, opened: ExitStack
+) -> tuple[list[Child], tuple[int, ...]]:
+    """A virtiofsd for each share, and the sockets that lead there. One that QEMU does not take over ends by itself."""
+    if not config.shares:
+        return [], ()
+    from firkin.vmm.virtiofsd import start_virtiofsd
+
+    helpers, sockets = [], []
+    for index, share in enumerate(config.shares):
+        helper, connected = start_virtiofsd(folder, index, share, host)
+        helpers.append(helper)
+        sockets.append(opened.enter_context(connected).fileno())
+    return helpers, tuple(sockets)
 
 
 def _identity(folder: VmFolder, host: HostCapabilities) -> Identity:

@@ -67,6 +67,8 @@ class VirtualMachine(Closing):
         self.forked = forked
         self._process = running.process
         self._qmp = Qmp(folder)
+        # What waits for the guest is to learn why it went, not only that it did.
+        self._process.on_miss = lambda error: self.link.abort(LinkError(error.message, boot_log=error.boot_log))
 
     @classmethod
     async def start(

@@ -1,4 +1,4 @@
-"""A running QEMU, as this process sees it: its end is noticed at once, whoever waits for what."""
+"""QEMU and its helpers, as this process sees them: their end is noticed at once, whoever waits for what."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from firkin.errors import VirtualMachineError
 
-__all__ = ["QemuProcess", "tail"]
+__all__ = ["Child", "QemuProcess", "tail"]
 
 _T = TypeVar("_T")
 _TAIL = 4096
+# Seconds in which the end of a QEMU is noticed that its helpers have noticed.
+_HANG_UP = 0.2
 
 
-class QemuProcess:
+class Child:
     """One child. `ended` is done when it has ended and was reaped; its result is `Popen`'s return code.
 
-    `said` is where its stderr goes, `console` where the guest's console does.
+    `what` names it in errors, `said` is where its stderr goes.
     """
 
-    def __init__(self, child: subprocess.Popen[bytes], *, said: Path, console: Path) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], what: str, *, said: Path) -> None:
         self.pid = child.pid
+        self.what = what
         self.said = said
-        self.console = console
         self._child = child
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = self._loop.create_future()
@@ -66,17 +69,66 @@ class QemuProcess:
         if cancelled is not None:
             raise cancelled
 
-    def death(self) -> VirtualMachineError:
-        """The error of what was under way when it ended."""
+    def how_it_ended(self) -> str:
+        """One line: how, and the last that it said."""
         code = self.ended.result()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        words = tail(self.said).strip().splitlines()
+        return f"{self.what} {how}{f': {words[-1]}' if words else ''}"
+
+
+class QemuProcess(Child):
+    """A QEMU, its helpers, and where the guest's console goes. None of them is of use without the others.
+
+    `on_miss` is called where a helper has ended by itself, just before QEMU is killed for it.
+    """
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], *, said: Path, console: Path, helpers: Sequence[Child] = ()
+    ) -> None:
+        super().__init__(child, "QEMU", said=said)
+        self.console = console
+        self._helpers = tuple(helpers)
+        self._missed = ""
+        self.on_miss: Callable[[VirtualMachineError], None] | None = None
+        for helper in self._helpers:
+            helper.ended.add_done_callback(partial(self._miss, helper))
+
+    def _miss(self, helper: Child, _: asyncio.Future[int]) -> None:
+        """A helper has ended: because QEMU has, which is known soon, or by itself.
+
+        A guest whose share is gone would wait for it for ever: so QEMU ends, too, and `death` says why.
+        """
+
+        def look() -> None:
+            if self.running:
+                self._missed = self._missed or helper.how_it_ended()
+                if self.on_miss:
+                    self.on_miss(self.death())
+                self.kill()
+
+        self._loop.call_later(_HANG_UP, look)
+
+    async def end(self) -> None:
+        """Kill it and its helpers and wait until they are gone."""
+        try:
+            await super().end()
+        finally:
+            for helper in self._helpers:
+                await helper.end()
+
+    def death(self) -> VirtualMachineError:
+        """The error of what was under way when it ended."""
         console = tail(self.console)
         panic = console.rpartition("Kernel panic - not syncing: ")[2] if "Kernel panic" in console else ""
-        words = (panic or tail(self.said)).strip().splitlines()
-        # QEMU's last word is why it ended; a kernel's panic begins with the reason.
-        reason = f": {words[0 if panic else -1]}" if words else ""
-        subject = "the guest's kernel panicked" if panic else f"QEMU {how}"
-        return VirtualMachineError(f"the VM is gone: {subject}{reason}", boot_log=console)
+        if self._missed:
+            why = self._missed
+        elif panic:
+            # A kernel's panic begins with the reason; QEMU's last word is why it ended.
+            why = f"the guest's kernel panicked: {panic.strip().splitlines()[0]}"
+        else:
+            why = self.how_it_ended()
+        return VirtualMachineError(f"the VM is gone: {why}", boot_log=console)
 
     async def or_death(self, work: Awaitable[_T]) -> _T:
         """The result of `work`, or `death()` where QEMU ends first, or where its end is why `work` failed."""

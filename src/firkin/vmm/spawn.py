@@ -42,17 +42,20 @@ def spawn(
     identity: Identity = Identity(),
     fds: Sequence[int] = (),
     stderr: int | IO[bytes],
+    no_new_privs: bool = True,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` with a bare environment and only `fds` open; it is killed when this process ends.
 
-    `fds` keep their numbers. The parent-death signal follows the *thread* that spawned, so one thread does it for the
-    life of the process. Raises `BootError`.
+    `fds` keep their numbers. Without `no_new_privs` the child is to set that itself, once it is as it shall be. The
+    parent-death signal follows the *thread* that spawned, so one thread does it for the life of the process. Raises
+    `BootError`.
     """
     prefix = [setpriv]
     if identity.uid is not None:
         prefix += ["--reuid", str(identity.uid), "--regid", str(identity.uid)]
         prefix += ["--groups", ",".join(map(str, identity.groups))] if identity.groups else ["--clear-groups"]
-    prefix += ["--no-new-privs", "--pdeathsig", "KILL", "sh", "-c", _GUARD, "sh", str(os.getpid())]
+    prefix += ["--no-new-privs"] if no_new_privs else []
+    prefix += ["--pdeathsig", "KILL", "sh", "-c", _GUARD, "sh", str(os.getpid())]
     command = [*prefix, *argv]
     _log.debug("spawn %s", shlex.join(command))
     faults.point(_BEFORE_SPAWN)
