@@ -17,6 +17,8 @@ import resource
 import struct
 import sys
 
+__all__ = ["FILE", "SHARE", "main"]
+
 ROOM = "/run"
 SHARE = "/run/share"
 FILE = "file"
@@ -164,6 +166,7 @@ def _raise_limit(most: int) -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Do all of it. Raises `OSError`, its text one line."""
     source, kind, mode, uids, gids, *command = argv
     owner = os.getppid()
     # Each file that the guest knows is held open, and the limit can't be raised from inside a namespace.
@@ -183,7 +186,7 @@ def main(argv: list[str]) -> None:
     # Changes of rights clear it.
     _call("die with the owner", _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
     if os.getppid() != owner:
-        sys.exit(1)
+        raise OSError(errno.ESRCH, "the owner is gone")
     os.execv(command[0], command)
 
 
@@ -191,4 +194,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except OSError as error:
-        sys.exit(str(error.strerror))
+        raise SystemExit(str(error.strerror)) from None
