@@ -7,6 +7,7 @@ Stands alone: it imports nothing of what it checks. As a script, `leftovers.py -
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -168,12 +169,16 @@ def temporary(_marks: Sequence[str]) -> Iterator[Found]:
                 yield Found("temporary file", f"{folder}/{name}", f"{folder}/{name}")
 
 
-def cgroups(_marks: Sequence[str]) -> Iterator[Found]:
-    """Control groups of Firkin's name, whichever version is mounted."""
+def cgroups(marks: Sequence[str]) -> Iterator[Found]:
+    """Control groups of Firkin's name, whichever version is mounted; with the mark of the state that each is of."""
+    homes = {
+        hashlib.blake2b(f"{os.path.realpath(mark)}/run/vm".encode(), digest_size=4).hexdigest(): mark for mark in marks
+    }
     for folder, names, _files in os.walk("/sys/fs/cgroup"):
         for name in names:
             if "firkin" in name:
-                yield Found("cgroup", f"{folder}/{name}", f"{folder}/{name}")
+                tag = name.removeprefix("firkin-").partition("-")[0]
+                yield Found("cgroup", f"{folder}/{name}", f"{folder}/{name} {homes.get(tag, '')}")
 
 
 def state_entries(folders: Iterable[Path]) -> Iterator[Found]:

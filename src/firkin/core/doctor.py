@@ -12,6 +12,7 @@ from typing import Literal
 from firkin.errors import FirkinError
 from firkin.types import Size, StateDirs
 from firkin.vmm.assets import resolve_assets
+from firkin.vmm.cgroup import CONTROLLERS, find_places
 from firkin.vmm.host import HostCapabilities, probe
 
 __all__ = ["Finding", "examine"]
@@ -63,8 +64,22 @@ def _host(host: HostCapabilities) -> Iterator[Finding]:
 def _everywhere(dirs: StateDirs) -> Iterator[Finding]:
     busybox = shutil.which("busybox") or ""
     yield _program("busybox", busybox, "the embedded image", "apt install busybox-static")
+    yield _bounds()
     for name, folder in (("data", dirs.data), ("cache", dirs.cache), ("run", dirs.run)):
         yield _room(name, folder)
+
+
+def _bounds() -> Finding:
+    """Which bounds QEMU and its helpers get from outside; resource limits hold everywhere."""
+    places = find_places()
+    bounded = {name for place in places for name in place.controllers}
+    if not places:
+        fix = "as a user: systemd-run --user --scope firkin …, or have a control group delegated"
+        return Finding("cgroup", "missing", "no control group can be made: VMs have resource limits alone", fix)
+    where = ", ".join(f"{'+'.join(place.controllers)} in {place.folder} (v{place.version})" for place in places)
+    if lacking := [name for name in CONTROLLERS if name not in bounded]:
+        return Finding("cgroup", "missing", f"{where}; not {', '.join(lacking)}", "have these controllers delegated")
+    return Finding("cgroup", "ok", where)
 
 
 def _program(name: str, path: str, purpose: str, fix: str) -> Finding:

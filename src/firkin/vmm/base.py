@@ -19,7 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from firkin.errors import InvalidInputError
 from firkin.vmm.argv import kernel_arguments
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.config import VmConfig, disk_capacity
@@ -60,7 +59,7 @@ class Shape:
             "cpus": config.cpus,
             "memory": config.memory,
             "cmdline": kernel_arguments(config, host, tsc=False),
-            "disks": [[disk.read_only, disk_capacity(_size(disk.path))] for disk in config.disks],
+            "disks": [[disk.read_only, disk_capacity(disk.size())] for disk in config.disks],
             "networks": len(config.networks),
         }
         return cls(json.dumps(inputs, sort_keys=True))
@@ -206,11 +205,3 @@ def _disk_usage(path: Path) -> int:
         return sum(file.stat().st_blocks * 512 for file in path.iterdir())
     except OSError:
         return 0
-
-
-def _size(path: Path) -> int:
-    try:
-        with path.open("rb") as file:
-            return file.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise InvalidInputError(f"can't open the disk {path}: {error.strerror}", value=path) from error

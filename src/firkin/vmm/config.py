@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,14 @@ class Disk:
     def direct(self) -> bool:
         """The guest writes into `path` itself."""
         return not self.overlay and not self.read_only
+
+    def size(self) -> int:
+        """Bytes of the image now. Raises `InvalidInputError` where it can't be opened."""
+        try:
+            with self.path.open("rb") as file:
+                return file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise InvalidInputError(f"can't open the disk {self.path}: {error.strerror}", value=self.path) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Self
 from firkin import faults
 from firkin.errors import FirkinError, InvalidInputError, StateError
 from firkin.types.state import StateDirs
+from firkin.vmm.cgroup import Cage, remove_recorded
 
 __all__ = ["VmFolder", "live", "reclaim"]
 
@@ -25,10 +26,14 @@ _OWNER = "owner"
 
 
 class VmFolder:
-    """`run/vm/<name>/`, held by this process. A context manager; leaving it removes the folder."""
+    """`run/vm/<name>/`, held by this process. A context manager; leaving it removes the folder.
+
+    `cage` is for the processes of the VM: its control groups on the host, which go with the folder.
+    """
 
     def __init__(self, path: Path, fd: int, owner: int) -> None:
         self.path = path
+        self.cage = Cage(path)
         self._fd = fd
         self._owner = owner
 
@@ -86,11 +91,12 @@ class VmFolder:
         return client
 
     def remove(self) -> None:
-        """Remove the folder and let go of the lock. Safe to call again."""
+        """Remove the folder and let go of the lock. Safe to call again; the VM's processes have been waited for."""
         if self._fd < 0:
             return
         faults.point(_REMOVING)
         try:
+            self.cage.remove()
             # Nobody may take the half-removed folder for a dead owner's and remove it too.
             with _register(self.path.parent):
                 shutil.rmtree(self.path)
@@ -144,7 +150,8 @@ def reclaim(dirs: StateDirs) -> list[str]:
 def _reclaim(parent: Path) -> list[str]:
     removed = []
     for path in parent.iterdir():
-        if path.is_dir() and _is_dead(path):
+        # What still is in its groups is being killed: then the next who looks removes both.
+        if path.is_dir() and _is_dead(path) and remove_recorded(path):
             shutil.rmtree(path)
             removed.append(path.name)
     return removed

@@ -12,6 +12,7 @@ from pathlib import Path
 from firkin.errors import InvalidInputError
 from firkin.vmm.argv import DiskFds, Handed, command_line, restore_commands
 from firkin.vmm.assets import BootAssets
+from firkin.vmm.bounds import group_bounds, process_limits
 from firkin.vmm.config import Disk, VmConfig, disk_capacity
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities
@@ -57,6 +58,8 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
     """Spawn QEMU. Raises `InvalidInputError` where a disk or the boot log can't be opened, else `BootError`."""
     console = config.boot_log.path if config.boot_log else folder.path / "boot.log"
     said = folder.path / "qemu.log"
+    images = [disk.size() for disk in config.disks]
+    folder.cage.bound(group_bounds(config, folder.path, images))
     with ExitStack() as opened, ExitStack() as failed:
 
         def fd(path: Path, flags: int) -> int:
@@ -97,6 +100,8 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             identity=_identity(folder, host),
             fds=[*handed.all(), *(network.fd for network in config.networks)],
             stderr=fd(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+            cage=folder.cage,
+            limits=process_limits(config, images, alone=host.uid_count > 1),
         )
         failed.pop_all()
         return Launched(QemuProcess(child, said=said, console=console, helpers=helpers), connected, answers)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
+import resource
 import shlex
+import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 from firkin import faults
 from firkin.errors import BootError
+from firkin.vmm.cgroup import Cage
 
 __all__ = ["Identity", "spawn"]
 
@@ -23,8 +28,19 @@ _BEFORE_SPAWN = faults.declare("boot.before-spawn", "the VM's folder and sockets
 _SPAWNED = faults.declare("boot.spawned", "QEMU was started, nobody waits for it yet")
 
 # setpriv sets the death signal after any change of user (which would clear it). The owner may have died before that:
-# the shell then sees another parent. A core file would hold the guest's memory.
-_GUARD = '[ "$PPID" = "$1" ] || exit 1; shift; ulimit -c 0; exec "$@"'
+# the shell then sees another parent. It waits for the word that its control groups are set. A file that meets its limit
+# is an error of the write, not the end of the process.
+_GUARD = '[ "$PPID" = "$1" ] && read -r _ || exit 1; shift; trap "" XFSZ; exec "$@" </dev/null'
+
+# Of every child: a core file would hold the guest's memory; what is locked in memory can't be taken back.
+_LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 64 << 10}
+_LIMIT_NAMES = {
+    resource.RLIMIT_CORE: "core",
+    resource.RLIMIT_MEMLOCK: "memlock",
+    resource.RLIMIT_FSIZE: "fsize",
+    resource.RLIMIT_NOFILE: "nofile",
+    resource.RLIMIT_NPROC: "nproc",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +59,16 @@ def spawn(
     fds: Sequence[int] = (),
     stderr: int | IO[bytes],
     no_new_privs: bool = True,
+    cage: Cage | None = None,
+    limits: Mapping[int, int] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` with a bare environment and only `fds` open; it is killed when this process ends.
 
-    `fds` keep their numbers. Without `no_new_privs` the child is to set that itself, once it is as it shall be. The
-    parent-death signal follows the *thread* that spawned, so one thread does it for the life of the process. Raises
-    `BootError`.
+    `fds` keep their numbers. Without `no_new_privs` the child is to set that itself, once it is as it shall be. Before
+    `argv` runs it is in `cage` and has `limits`, by `resource.RLIMIT_…` (FSIZE, NOFILE and NPROC). The parent-death
+    signal follows the *thread* that spawned, so one thread does it for the life of the process. Raises `BootError`.
     """
-    prefix = [setpriv]
+    prefix = [*_prlimit({**_LIMITS, **(limits or {})}), setpriv]
     if identity.uid is not None:
         prefix += ["--reuid", str(identity.uid), "--regid", str(identity.uid)]
         prefix += ["--groups", ",".join(map(str, identity.groups))] if identity.groups else ["--clear-groups"]
@@ -60,7 +78,9 @@ def spawn(
     _log.debug("spawn %s", shlex.join(command))
     faults.point(_BEFORE_SPAWN)
     try:
-        child = _spawner().call(lambda: _popen(command, fds, stderr))
+        if shutil.which(setpriv) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), setpriv)
+        child = _spawner().call(lambda: _popen(command, fds, stderr, cage))
     except FileNotFoundError as error:
         raise BootError(f"{error.filename} is not there", hint="install util-linux and qemu-system") from error
     except OSError as error:
@@ -71,17 +91,38 @@ def spawn(
     return child
 
 
-def _popen(command: Sequence[str], fds: Sequence[int], stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-        cwd="/",
-        pass_fds=fds,
-        start_new_session=True,
-    )
+def _popen(
+    command: Sequence[str], fds: Sequence[int], stderr: int | IO[bytes], cage: Cage | None
+) -> subprocess.Popen[bytes]:
+    with cage.entered() if cage else nullcontext():
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+            cwd="/",
+            pass_fds=fds,
+            start_new_session=True,
+        )
+    if cage:
+        cage.admit(child.pid)
+    assert child.stdin is not None
+    # Where it has ended already, whoever waits for it says why.
+    with suppress(BrokenPipeError), child.stdin as go:
+        go.write(b"\n")
+    child.stdin = None
+    return child
+
+
+def _prlimit(limits: Mapping[int, int]) -> list[str]:
+    """A command that sets `limits` before the user changes: another user's can't be set without CAP_SYS_RESOURCE."""
+    words = ["prlimit"]
+    for kind, wanted in limits.items():
+        most = resource.getrlimit(kind)[1]
+        value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        words.append(f"--{_LIMIT_NAMES[kind]}={value}:{value}")
+    return words
 
 
 class _Spawner:

@@ -123,6 +123,7 @@ def start_virtiofsd(folder: VmFolder, index: int, share: Share, host: HostCapabi
                 stderr=log,
                 # newuidmap(1) needs its right; share_room sets it afterwards.
                 no_new_privs=not maps.several,
+                cage=folder.cage,
             )
         except BaseException:
             connected.close()
