@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from firkin.core.exit import CompletedProcess, ExitStatus
     from firkin.core.process import AsyncProcess
     from firkin.core.run import run_async
+    from firkin.core.volumes import Volume
     from firkin.errors import FirkinError
     from firkin.types import PtySize, Size, StateDirs, Stdio
 
@@ -29,6 +30,7 @@ _PUBLIC = {
     "Size": "firkin.types",
     "StateDirs": "firkin.types",
     "Stdio": "firkin.types",
+    "Volume": "firkin.core.volumes",
     "run": "firkin.core.blocking",
     "run_async": "firkin.core.run",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "Size",
     "StateDirs",
     "Stdio",
+    "Volume",
     "__version__",
     "run",
     "run_async",

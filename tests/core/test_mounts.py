@@ -122,7 +122,10 @@ def test_what_comes_from_outside_is_bound_from_its_staging_place() -> None:
     assert Mount.bind("/src", "/other", read_only=True).staging == bind.staging
     assert Mount.bind("/src", "/dst").staging != Mount.bind("/src2", "/dst").staging
     shared = Mount.volume("v", "/dst", options=["rshared"]).lowered()
-    assert shared.options == ("rbind", "rshared")
+    assert shared.options == ("rbind", "tmpcopyup", "rshared"), "an empty one starts with what the image has"
+    assert "tmpcopyup" not in Mount.volume("v", "/dst", options=["nocopy"]).lowered().options
+    assert "tmpcopyup" not in Mount.volume("v", "/dst", read_only=True).lowered().options
+    assert Mount.volume("", "/a").staging != Mount.volume("", "/b").staging, "each anonymous one is its own"
     file = FileMount(Path("/etc/app.conf"), GuestPath("/app.conf")).as_mount()
     assert file.lowered().source == f"{file.staging}/file"
     assert len(file.staging.rpartition("/")[2]) <= 36

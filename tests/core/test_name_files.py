@@ -36,7 +36,7 @@ def test_a_mount_of_the_users_takes_the_place_of_the_file() -> None:
     assert [mount.destination for mount in name_mounts(options, "/run/container/a/rootfs")] == ["/etc/resolv.conf"]
 
 
-@pytest.mark.parametrize("inputs", [{"publish": ["80:80"]}, {"mounts": ["data:/x"]}])
+@pytest.mark.parametrize("inputs", [{"publish": ["80:80"]}])
 def test_what_nothing_serves_is_refused_by_name(inputs: dict[str, list[str]]) -> None:
     with pytest.raises(InvalidInputError, match="not served yet"):
         refuse_unserved(container_options(["true"], **inputs))  # type: ignore[misc]

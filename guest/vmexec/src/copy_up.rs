@@ -1,4 +1,4 @@
-//! `tmpcopyup`: a tmpfs that starts with the content of the folder it covers.
+//! `tmpcopyup`: a tmpfs, or an empty folder that is bound, that starts with the content of the folder it covers.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +18,17 @@ pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let to = openat(to, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     folder(from.as_fd(), to.as_fd(), MAX_DEPTH)?;
     finish(to.as_fd(), &stat)
+}
+
+/// As [`copy`], unless something is in `to` already.
+pub fn fill(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
+    let inside = openat(to, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for entry in Dir::read_from(&inside)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(());
+        }
+    }
+    copy(from, to)
 }
 
 fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> Result<()> {

@@ -137,6 +137,9 @@ fn bind(source: &str, destination: &str, options: &Options, root: &Root) -> Resu
     let folder = is_dir(tree.as_fd()).at("mount", || format!("stat {source}"))?;
     let place = if folder { root.make_dir(destination) } else { root.make_file(destination) };
     let place = place.at("mount", || format!("make {destination}"))?;
+    if options.copy_up && folder {
+        copy_up::fill(&place, &tree).at("mount", || format!("copy what {destination} covers"))?;
+    }
     attach(tree.as_fd(), place.as_fd()).at("mount", || format!("{source} on {destination}"))
 }
 

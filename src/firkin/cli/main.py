@@ -37,6 +37,7 @@ _COMMANDS = {
     "unpause": "firkin.cli.unpause",
     "update": "firkin.cli.update",
     "version": "firkin.cli.version",
+    "volume": "firkin.cli.volume",
     "wait": "firkin.cli.wait",
 }
 

@@ -283,10 +283,10 @@ class AsyncContainer(Closing):
         return await self.vm.listen(port)
 
     async def aclose(self) -> None:
-        """Kill what runs, stop the VM, remove its folder; what was written to a writable layer is on its disk. Safe
-        to call again."""
+        """Kill what runs, stop the VM, remove its folder; what was written to volumes and a writable layer is on their
+        disks. Safe to call again."""
         try:
-            if self.options.writable_layer is not None and self.vm.running:
+            if any(disk.direct for disk in self.vm.config.disks) and self.vm.running:
                 if self.paused:
                     await self.resume()
                 # The VM ends as by a power cut.

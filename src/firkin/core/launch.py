@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from firkin import faults
 from firkin.core.live import publish
 from firkin.core.lowering import resolve_stop_signal
+from firkin.core.mounted_disks import hold_disks
 from firkin.core.name_files import name_requests
 from firkin.core.option_inputs import OptionInputs, container_options
 from firkin.core.owner import Owner
@@ -77,7 +78,7 @@ async def _launch(
     # First of all, so that a name in use costs nothing; `start` takes the folder over.
     folder = VmFolder.claim(dirs, id)
     stack.callback(folder.remove)
-    image, prepared, emulation = await _prepared(image_name, id, options, dirs, progress, stack)
+    image, prepared, emulation = await _prepared(image_name, id, options, folder, dirs, progress, stack)
     imaged = time.perf_counter()
     faults.point(_IMAGE_READY)
     config = emulation.config if emulation else prepared.config
@@ -135,6 +136,7 @@ async def _prepared(
     image_name: str,
     id: ContainerId,
     options: ContainerOptions,
+    folder: VmFolder,
     dirs: StateDirs,
     progress: AbstractContextManager[Progress] | None,
     stack: AsyncExitStack,
@@ -154,6 +156,7 @@ async def _prepared(
         OciBundle(pulled.image),
         container_id=id,
         root_path=stack.enter_context(pulled.rootfs).path,
+        disk_of=await hold_disks(options, folder, dirs, stack) if options.mounts else None,
         seccomp=container_program(options, cache=dirs.cache / "seccomp"),
     )
     return pulled.image, prepared, _emulation(prepared, options, dirs) if prepared.emulate else None

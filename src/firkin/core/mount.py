@@ -59,7 +59,10 @@ class Mount:
 
     @classmethod
     def volume(cls, name: str, destination: str, *, read_only: bool = False, options: Iterable[str] = ()) -> Mount:
-        """A volume by its name; an empty name makes an anonymous one, which lives as long as the container."""
+        """A volume by its name; an empty name makes an anonymous one, which lives as long as the container.
+
+        An empty volume is filled with what the image has at `destination`, but not with the option `nocopy`.
+        """
         return cls("volume", GuestPath(destination), name, "ext4", tuple(options), read_only)
 
     @classmethod
@@ -108,7 +111,9 @@ class Mount:
         same place. What is shared read-only is a share of its own, so that the host enforces it.
         """
         share = self.kind in ("bind", "file")
-        return staging_path(f"{self.kind}-ro" if share and self.read_only else self.kind, self.source)
+        # Each anonymous volume is its own.
+        source = self.source or f":{self.destination}"
+        return staging_path(f"{self.kind}-ro" if share and self.read_only else self.kind, source)
 
     def lowered(self) -> SpecMount:
         """As vmexec makes it, inside the container."""
@@ -119,7 +124,10 @@ class Mount:
         propagation = () if _PROPAGATION & set(self.options) else ("rprivate",)
         # The file has this name whatever it is on the host, see firkin.vmm.share_room.
         source = f"{self.staging}/file" if self.kind == "file" else self.staging
-        return SpecMount(self.destination, "bind", source, ("rbind", *propagation, *self.options, *end))
+        # An empty volume starts with what the image has there; vmexec looks whether it is empty.
+        copy = ("tmpcopyup",) if self.kind == "volume" and not self.read_only and "nocopy" not in self.options else ()
+        given = (option for option in self.options if option != "nocopy")
+        return SpecMount(self.destination, "bind", source, ("rbind", *propagation, *copy, *given, *end))
 
 
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable"))

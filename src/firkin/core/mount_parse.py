@@ -7,17 +7,17 @@ import re
 from pathlib import Path
 
 from firkin.core.mount import Mount
+from firkin.core.volume_name import check_volume_name
 from firkin.errors import InvalidInputError
 from firkin.types import Size
 
 __all__ = ["parse_mount", "parse_tmpfs", "parse_volume"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _MODES = frozenset(("suid", "nosuid", "dev", "nodev", "exec", "noexec", "atime", "noatime", "relatime", "strictatime"))
 # SELinux relabelling and the caching hints of Docker Desktop: accepted so that known command lines work, without effect
 # here.
-_IGNORED = frozenset(("z", "Z", "cached", "delegated", "consistent", "nocopy", "rbind", "bind", "rw"))
+_IGNORED = frozenset(("z", "Z", "cached", "delegated", "consistent", "rbind", "bind", "rw"))
 _TMPFS_NUMBERS = re.compile(
     r"(?:nr_inodes|nr_blocks|uid|gid)=\d{1,18}[kmg]?|mode=[0-7]{1,5}|huge=(?:never|always|advise|within_size)"
 )
@@ -38,8 +38,9 @@ def parse_volume(text: str) -> Mount:
     source, destination, *rest = parts
     read_only, options = _options(rest[0] if rest else "", text)
     if source[0] in "/.~":
+        options = [option for option in options if option != "nocopy"]
         return Mount.bind(_host_path(source), destination, read_only=read_only, options=options)
-    return Mount.volume(_volume_name(source), destination, read_only=read_only, options=options)
+    return Mount.volume(check_volume_name(source), destination, read_only=read_only, options=options)
 
 
 def parse_tmpfs(text: str) -> Mount:
@@ -64,7 +65,7 @@ def parse_tmpfs(text: str) -> Mount:
 
 
 def parse_mount(text: str) -> Mount:
-    """Read `--mount type=bind|volume|tmpfs|image,source=…,destination=…[,readonly][,…]` (commas quoted as in CSV).
+    """Read `--mount type=bind|volume|tmpfs|image|block,source=…,destination=…[,readonly][,…]`, commas quoted as in CSV.
 
     Raises `InvalidInputError` that names the wrong key.
     """
@@ -95,7 +96,10 @@ def _mount_of(kind: str, source: str, destination: str, fields: dict[str, str], 
             raise InvalidInputError(f"the mount {text!r} has no source", value=text, hint="add source=PATH")
         return Mount.bind(_host_path(source), destination, options=[propagation])
     if kind == "volume":
-        return Mount.volume(_volume_name(source) if source else "", destination)
+        nocopy = _flag(fields.pop("volume-nocopy", "false"), text)
+        return Mount.volume(
+            check_volume_name(source) if source else "", destination, options=["nocopy"] if nocopy else []
+        )
     if kind == "tmpfs":
         size, mode = fields.pop("tmpfs-size", ""), fields.pop("tmpfs-mode", "")
         if source:
@@ -105,7 +109,9 @@ def _mount_of(kind: str, source: str, destination: str, fields: dict[str, str], 
         return Mount.tmpfs(destination, size=Size.parse(size) if size else None, mode=int(mode, 8) if mode else None)
     if kind == "image":
         return Mount.image(source, destination)
-    raise InvalidInputError(f"{kind!r} is not a type of mount", value=text, hint="bind, volume, tmpfs or image")
+    if kind == "block":
+        return Mount.block(fields.pop("filesystem", "ext4"), _host_path(source), destination)
+    raise InvalidInputError(f"{kind!r} is not a type of mount", value=text, hint="bind, volume, tmpfs, image or block")
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -134,11 +140,11 @@ def _flag(value: str, text: str) -> bool:
 def _options(given: str, text: str) -> tuple[bool, list[str]]:
     options = [option for option in given.split(",") if option]
     for option in options:
-        if option != "ro" and option not in _IGNORED | _PROPAGATION | _MODES:
+        if option not in {"ro", "nocopy"} | _IGNORED | _PROPAGATION | _MODES:
             raise InvalidInputError(
                 f"{option!r} is not an option of a mount", value=text, hint="ro, rw, noexec, rshared, …"
             )
-    return "ro" in options, [option for option in options if option in _PROPAGATION | _MODES]
+    return "ro" in options, [option for option in options if option in _PROPAGATION | _MODES | {"nocopy"}]
 
 
 def _host_path(text: str) -> Path:
@@ -146,11 +152,3 @@ def _host_path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise InvalidInputError(f"{text!r} begins with the home of nobody", value=text) from error
-
-
-def _volume_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise InvalidInputError(
-            f"{name!r} is not a volume's name", value=name, hint="letters, digits, _ . -; a path begins with / or ."
-        )
-    return name

@@ -13,6 +13,7 @@ from firkin.core.name_files import name_mounts
 from firkin.core.options import ContainerOptions
 from firkin.core.spec import RuntimeSpec
 from firkin.errors import InvalidInputError
+from firkin.ext4 import needs_recovery
 from firkin.oci.config import ImageConfig
 from firkin.oci.rootfs import Ext4Image, OciBundle, RawBlock, Rootfs, snapshot_rootfs
 from firkin.types import ContainerId, Platform, VirtiofsTag
@@ -168,7 +169,9 @@ def _guest_mount(
         path = Path(mount.source) if disk_of is None or mount.kind == "block" else disk_of(mount)
         # One disk for all mounts of it, writable if one of them is.
         read_only = all(other.read_only for other in options.mounts if other.staging == mount.staging)
-        disks.append(Disk(path, read_only=read_only, overlay=False))
+        # After a power cut reading takes a repair first, which a layer that is thrown away takes in.
+        torn = read_only and mount.kind != "image" and path.is_file() and needs_recovery(path)
+        disks.append(Disk(path, read_only=read_only and not torn, overlay=torn))
         device = BlockDevice(len(disks), path)
         return GuestMount(mount.type, device.source, mount.staging, ("ro",) if read_only else ())
     return None

@@ -11,21 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["refuse_unserved"]
 
-_MOUNTS = {
-    "volume": "volumes",
-    "image": "image mounts",
-}
-
 
 def refuse_unserved(options: ContainerOptions) -> None:
     """Raise `InvalidInputError` for what would otherwise be ignored, or fail obscurely in the guest."""
-    for mount in options.mounts:
-        if mount.kind in _MOUNTS:
-            raise InvalidInputError(
-                f"{_MOUNTS[mount.kind]} are not served yet (the mount at {mount.destination})",
-                value=mount,
-                hint="copy the files into the image, or use type=tmpfs or a block device",
-            )
     for what, given in (
         ("published ports", options.publish),
         ("socket relays", options.sockets),

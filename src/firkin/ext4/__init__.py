@@ -3,6 +3,7 @@
 from firkin.ext4._extract import ExtractReport
 from firkin.ext4.limits import Limits
 from firkin.ext4.reader import FileStat, ImageReader
+from firkin.ext4.recovery import needs_recovery
 from firkin.ext4.report import ImageReport
 from firkin.ext4.writer import DEFAULT_SIZE, Ext4Writer, make_empty, write_image
 
@@ -15,5 +16,6 @@ __all__ = [
     "ImageReport",
     "Limits",
     "make_empty",
+    "needs_recovery",
     "write_image",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -9,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from firkin.errors import InvalidInputError
+from firkin.errors import InvalidInputError, StateError
 from firkin.vmm.argv import DiskFds, Handed, command_line, restore_commands
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.bounds import group_bounds, process_limits
@@ -55,7 +56,8 @@ class Launched:
 
 
 def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Boot | Restore) -> Launched:
-    """Spawn QEMU. Raises `InvalidInputError` where a disk or the boot log can't be opened, else `BootError`."""
+    """Spawn QEMU. Raises `InvalidInputError` where a disk or the boot log can't be opened, `StateError` where
+    another VM has the disk, else `BootError`."""
     console = config.boot_log.path if config.boot_log else folder.path / "boot.log"
     said = folder.path / "qemu.log"
     images = [disk.size() for disk in config.disks]
@@ -136,6 +138,7 @@ def _open_disk(folder: VmFolder, index: int, disk: Disk, opened: ExitStack) -> D
     except OSError as error:
         raise InvalidInputError(f"can't open the disk {disk.path}: {error.strerror}", value=disk.path) from error
     opened.callback(os.close, image)
+    _lock(image, disk)
     mode = os.fstat(image).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
         raise InvalidInputError(f"{disk.path} is neither a file nor a block device", value=disk.path)
@@ -152,6 +155,18 @@ def _open_disk(folder: VmFolder, index: int, disk: Disk, opened: ExitStack) -> D
         layer = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         opened.callback(os.close, layer)
     return DiskFds(image, layer, stat.S_ISBLK(mode))
+
+
+def _lock(image: int, disk: Disk) -> None:
+    """Keep others from writing what is read here, and from using what is written, for as long as QEMU has the file.
+
+    QEMU's own lock is taken when a fork has been loaded, and then the VM stands still, where this one is an error.
+    """
+    try:
+        fcntl.flock(image, (fcntl.LOCK_EX if disk.direct else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "many may have it read-only, or one to write"
+        raise StateError(f"the disk {disk.path} is in use by another VM", hint=hint) from None
 
 
 def _writable(path: Path) -> Path:
