@@ -20,6 +20,7 @@ OWN_FAILURE = 125
 
 # name -> module that holds a click command of that name. Imported only when asked for: the hot path imports little.
 _COMMANDS = {
+    "attach": "firkin.cli.attach",
     "doctor": "firkin.cli.doctor",
     "exec": "firkin.cli.exec",
     "image": "firkin.cli.image",
@@ -27,10 +28,12 @@ _COMMANDS = {
     "kill": "firkin.cli.kill",
     "login": "firkin.cli.login",
     "logout": "firkin.cli.logout",
+    "logs": "firkin.cli.logs",
     "pause": "firkin.cli.pause",
     "ps": "firkin.cli.ps",
     "pull": "firkin.cli.pull",
     "push": "firkin.cli.push",
+    "rm": "firkin.cli.rm",
     "run": "firkin.cli.run",
     "stats": "firkin.cli.stats",
     "stop": "firkin.cli.stop",

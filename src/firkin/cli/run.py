@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +22,14 @@ __all__ = ["command"]
 @click.option(
     "--rm", is_flag=True, help="Remove the container when it ends. Firkin always does; accepted for Docker's sake."
 )
+@click.option("-d", "--detach", is_flag=True, help="Leave it in the background and print its name.")
 @click.option("--name", help="The container's name (default: random).")
 @click.option("--timings", is_flag=True, help="Print the phases of the start to standard error.")
 @click.argument("image")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def command(image: str, args: tuple[str, ...], rm: bool, name: str | None, timings: bool, **flags: Any) -> int:
+def command(
+    image: str, args: tuple[str, ...], rm: bool, detach: bool, name: str | None, timings: bool, **flags: Any
+) -> int:
     """Run a command in a new container, in a micro-VM of its own.
 
     \b
@@ -33,17 +37,35 @@ def command(image: str, args: tuple[str, ...], rm: bool, name: str | None, timin
     firkin run -it debian bash
     cat data.csv | firkin run -i python:3 python -c 'import sys; print(len(sys.stdin.read()))'
     """
+    if detach:
+        click.echo(_detached(image, args, name, inputs_from(flags)))
+        return 0
     return asyncio.run(_run(image, args, name, timings, inputs_from(flags)))
 
 
-async def _run(image: str, args: tuple[str, ...], name: str | None, timings: bool, inputs: Any) -> int:
+def _detached(image: str, args: tuple[str, ...], name: str | None, inputs: Any) -> str:
+    from firkin.cli._background import in_background
+
+    def serve(started: Callable[[str], None]) -> Coroutine[Any, Any, None]:
+        from firkin.core.detached import keep
+
+        return keep(image, args, name=name, progress=_progress(), inputs=inputs, started=started)
+
+    return in_background(serve)
+
+
+def _progress() -> Any:
     from firkin.cli._progress import showing
+
+    # Lines of a download would get between those of the container, which a program may read.
+    return showing("auto") if sys.stderr.isatty() else None
+
+
+async def _run(image: str, args: tuple[str, ...], name: str | None, timings: bool, inputs: Any) -> int:
     from firkin.core.attach import foreground
     from firkin.core.container import AsyncContainer
 
-    # Lines of a download would get between those of the container, which a program may read.
-    progress = showing("auto") if sys.stderr.isatty() else None
-    async with await AsyncContainer.launch(image, args, name=name, progress=progress, **inputs) as container:
+    async with await AsyncContainer.launch(image, args, name=name, progress=_progress(), **inputs) as container:
         if timings:
             _print_timings(container)
         status = await foreground(container.process, terminal=container.options.terminal)

@@ -38,11 +38,14 @@ class Foreground(Protocol):
         """Tell its terminal its size."""
 
 
-async def foreground(process: Foreground, *, terminal: bool = False) -> ExitStatus:
+async def foreground(
+    process: Foreground, *, terminal: bool = False, own: bool = True, proxy: bool = True
+) -> ExitStatus:
     """Wait for `process` as a shell waits for its foreground job.
 
-    Signals sent to us are sent on; the second SIGINT kills. With `terminal` our own is raw meanwhile, its size is
-    kept in step, and when it hangs up (SIGHUP) the process is killed a moment later.
+    Signals sent to us are sent on if `proxy`; the second SIGINT kills. With `terminal` our own is raw meanwhile, its
+    size is kept in step, and when it hangs up (SIGHUP) the process is killed a moment later. One that is not our `own`
+    outlives us: a hang-up ends us alone.
     """
     loop = asyncio.get_running_loop()
     pending: set[asyncio.Task[None]] = set()
@@ -64,7 +67,9 @@ async def foreground(process: Foreground, *, terminal: bool = False) -> ExitStat
         start(asyncio.ensure_future(process.resize(terminal_size())))
 
     with ExitStack() as stack:
-        for number in _FORWARDED:
+        for number in _FORWARDED if proxy else ():
+            if number is signals.SIGHUP and not own:
+                continue
             loop.add_signal_handler(number, forward, number)
             stack.callback(loop.remove_signal_handler, number)
         if terminal and sys.stdin.isatty():

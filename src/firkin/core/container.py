@@ -205,6 +205,8 @@ class AsyncContainer(Closing):
             "qemu_pid": self.vm.pid,
             "pid": self.process.pid,
             "status": ("paused" if self.paused else "running") if status is None else str(status),
+            "terminal": self.options.terminal,
+            "stdin_open": self.options.stdin is not Stdio.NULL,
             "hostname": self.spec.hostname,
             "cpus": self.options.cpus,
             "memory": int(self.options.memory),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from firkin.core.exec_config import ExecConfig
 from firkin.core.exit import ExitStatus
-from firkin.errors import LinkError, NotFoundError
+from firkin.core.follow import Attachment
+from firkin.errors import LinkError, NotFoundError, StateError
 from firkin.types import Stdio
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Owner:
         self._pumps: dict[str, list[asyncio.Task[None]]] = {}
         # The answers to those who wait for the end of the first process.
         self._last_words: set[asyncio.Task[Any]] = set()
+        self._attached: dict[Link, Attachment] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -52,6 +54,7 @@ class Owner:
         return {
             "inspect": self._inspect,
             "exec": self._exec,
+            "attach": self._attach,
             "wait": self._wait,
             "signal": self._signal,
             "resize": self._resize,
@@ -79,11 +82,31 @@ class Owner:
         self._pumps[process.id] = _join(process, streams)
         return pb.Started(process=process.id, pid=process.pid)
 
+    async def _attach(self, call: Any, link: Link) -> Message:
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        process = self._find(call.process)
+        ports = {"stdin": call.stdin_port, "stdout": call.stdout_port, "stderr": call.stderr_port}
+        if link in self._attached:
+            raise StateError("this connection is attached already")
+        streams = {name: await link.open(port) for name, port in ports.items() if port}
+        attachment = self._attached[link] = Attachment.join(process.streams, streams)
+        leaving = asyncio.create_task(link.wait_closed())
+
+        def left(_: object) -> None:
+            del self._attached[link]
+            attachment.close()
+
+        leaving.add_done_callback(left)
+        return pb.Started(process=process.id, pid=process.pid)
+
     async def _wait(self, call: Any, link: Link) -> Message:
         process = self._find(call.process)
         if process is self._container.process:
             self._answer_before_the_end()
         status = await process.wait()
+        if attachment := self._attached.get(link):
+            await attachment.finish()
         if pumps := self._pumps.pop(process.id, None):
             # All output is with the caller before it learns that the process ended; its stdin has no reader any more.
             await asyncio.gather(*pumps[1:], return_exceptions=True)

@@ -55,6 +55,11 @@ class AsyncProcess:
         return self._channels.piped("stderr")
 
     @property
+    def streams(self) -> dict[str, Stream]:
+        """The streams that there are, by name, also those that are not for the caller to read."""
+        return self._channels.streams
+
+    @property
     def status(self) -> ExitStatus | None:
         """How it ended, once that is known; `None` before."""
         return (

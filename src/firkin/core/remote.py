@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,15 +11,16 @@ from firkin.core.live import LiveContainer
 from firkin.core.process import exit_status
 from firkin.core.stdio import Channels, StdioSpec
 from firkin.errors import LinkError, StateError
-from firkin.types import PtySize, Signal
+from firkin.types import PtySize, Signal, Stdio
 
 if TYPE_CHECKING:
+    from firkin.core.detach_keys import DetachKeys
     from firkin.core.exec_config import ExecConfig
     from firkin.core.limits import Limits
     from firkin.core.stats import Stats
     from firkin.vminitd.control import ControlClient
 
-__all__ = ["RemoteContainer", "RemoteProcess"]
+__all__ = ["AttachedProcess", "RemoteContainer", "RemoteProcess"]
 
 
 class RemoteContainer:
@@ -45,13 +47,33 @@ class RemoteContainer:
         channels = Channels(StdioSpec(config.stdin, config.stdout, config.stderr, config.terminal))
         stdin, stdout, stderr = channels.listen(self._client.link)
         call = pb.Exec(config_json=config.to_json(), stdin_port=stdin, stdout_port=stdout, stderr_port=stderr)
+        started = await self._connected(call, channels)
+        return RemoteProcess(self, started.process, channels)
+
+    async def attach(self, *, stdin: bool, terminal: bool, keys: DetachKeys) -> AttachedProcess:
+        """Join the first process: its output from now on is written to ours; with `stdin` ours is typed into it.
+
+        `terminal`: it has one. Waiting for it raises `Detached` once `keys` were typed.
+        """
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        given = Stdio.INHERIT if stdin else Stdio.NULL
+        spec = StdioSpec(given, Stdio.INHERIT, Stdio.INHERIT, terminal)
+        channels = Channels(spec, typed=keys.passed if terminal else None)
+        ports = channels.listen(self._client.link)
+        call = pb.Attach(process="init", stdin_port=ports[0], stdout_port=ports[1], stderr_port=ports[2])
+        await self._connected(call, channels)
+        return AttachedProcess(self, "init", channels)
+
+    async def _connected(self, call: Any, channels: Channels) -> Any:
+        """The answer to a call by which the owner opens our `channels`."""
         try:
-            started = await self.call(call)
+            answer = await self.call(call)
             await channels.connect()
         except BaseException:
             await channels.aclose()
             raise
-        return RemoteProcess(self, started.process, channels)
+        return answer
 
     async def inspect(self) -> dict[str, Any]:
         """What the owner knows of it, as a JSON document."""
@@ -152,6 +174,24 @@ class RemoteProcess:
         from firkin.vminitd._generated import control_pb2 as pb
 
         await self._container.call(pb.Resize(process=self.id, columns=size.columns, rows=size.rows))
+
+
+class AttachedProcess(RemoteProcess):
+    """The first process of a container, joined by `RemoteContainer.attach`."""
+
+    async def wait(self) -> ExitStatus:
+        """Wait until it has ended and its output is written. Raises `Detached` once the detach keys were typed."""
+        ended = asyncio.ensure_future(super().wait())
+        left = asyncio.ensure_future(self._channels.left())
+        try:
+            await asyncio.wait((ended, left), return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                left.result()
+            return await ended
+        finally:
+            for task in (ended, left):
+                task.cancel()
+            await asyncio.gather(ended, left, return_exceptions=True)
 
 
 def _status(exit: Any) -> ExitStatus:

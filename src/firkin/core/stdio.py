@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,12 @@ class Channels:
     """The host's ends of one process's standard streams.
 
     `listen` before the call that creates the process, `connect` after its answer, `drained` after its exit, `aclose`
-    always.
+    always. What an inherited standard input brings goes through `typed`.
     """
 
     spec: StdioSpec
     fds: tuple[int, int, int] = (0, 1, 2)
+    typed: Callable[[bytes], bytes] | None = None
     _ends: list[_End] = field(default_factory=list)
     _input: list[asyncio.Task[object]] = field(default_factory=list)
     _output: list[asyncio.Task[object]] = field(default_factory=list)
@@ -85,8 +87,8 @@ class Channels:
 
     def _inherit(self, end: _End, stream: Stream) -> None:
         stdin, stdout, stderr = self.fds
-        if end.name == "stdin":
-            self._input.append(asyncio.create_task(copy_fd_to_stream(stdin, stream)))
+        if end.name == "stdin" and self.spec.stdin is Stdio.INHERIT:
+            self._input.append(asyncio.create_task(copy_fd_to_stream(stdin, stream, self.typed)))
         if end.name != "stdin" or self.spec.terminal:
             self._output.append(
                 asyncio.create_task(copy_stream_to_fd(stream, stderr if end.name == "stderr" else stdout))
@@ -98,6 +100,19 @@ class Channels:
             if end.name == name and end.mode is Stdio.PIPED:
                 return end.stream
         return None
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """All that are connected, by name, whoever reads them."""
+        return {end.name: end.stream for end in self._ends if end.stream is not None}
+
+    async def left(self) -> None:
+        """Raise what `typed` raises; never return."""
+        for task in self._input:
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()
+        await asyncio.Event().wait()
 
     async def drained(self) -> None:
         """Wait until all inherited output has been written; the relay of stdin is stopped, it has no reader any

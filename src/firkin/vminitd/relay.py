@@ -143,8 +143,10 @@ def _read(fd: int, wake: int) -> bytes:
             raise
 
 
-async def copy_fd_to_stream(fd: int, stream: Stream) -> int:
+async def copy_fd_to_stream(fd: int, stream: Stream, through: Callable[[bytes], bytes] | None = None) -> int:
     """Send what can be read from `fd` to `stream`, then END; return how many bytes that was.
+
+    `through` may change what is sent, or raise to end this.
 
     Ends early, without an error, when the peer resets the stream: its process wants no more. `fd` stays open.
     Cancelling this stops the reading; at most one chunk that was read is then lost. Raises `FirkinError` where `fd`
@@ -162,7 +164,7 @@ async def copy_fd_to_stream(fd: int, stream: Stream) -> int:
     total = 0
     try:
         while data := await worker.do(lambda: _read(fd, wake_read)):
-            await stream.write(data)
+            await stream.write(through(data) if through else data)
             total += len(data)
         await stream.end()
     except StreamResetError:

@@ -24,7 +24,7 @@ _BACKLOG: Final = 128
 
 
 class Stream:
-    """A byte stream each way, each with its own end. Not for use by two readers, or two writers, at a time.
+    """A byte stream each way, each with its own end. Not for use by two readers at a time; what several write is mixed.
 
     `async with stream:` closes it orderly at the block's end, and resets it when an exception leaves the block. Reading
     and writing raise `StreamResetError` after the peer's RESET, `LinkError` when the link ended.
@@ -43,7 +43,9 @@ class Stream:
         self._closed = False
         self._error: LinkError | None = None
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
+        self._writers: list[asyncio.Future[None]] = []
+        # Told what is read, b"" at the end, as it is read.
+        self.followers: list[Callable[[bytes], None]] = []
 
     def __repr__(self) -> str:
         return f"<Stream {self.number} port={self.port:#x}>"
@@ -56,7 +58,7 @@ class Stream:
             if self._error is not None:
                 raise self._failure()
             if self._ended:
-                return b""
+                return self._told(b"")
             self._reader = self._link.loop.create_future()
             try:
                 await self._reader
@@ -70,7 +72,12 @@ class Stream:
             self._chunks[0] = view[limit:]
             chunk = view[:limit]
         self._link.consumed(self.number, len(chunk))
-        return bytes(chunk)
+        return self._told(bytes(chunk))
+
+    def _told(self, data: bytes) -> bytes:
+        for follower in tuple(self.followers):
+            follower(data)
+        return data
 
     async def readexactly(self, count: int) -> bytes:
         """Wait for `count` bytes. Raises `asyncio.IncompleteReadError`, with what there was, at an earlier END."""
@@ -98,12 +105,13 @@ class Stream:
             view = view[self._link.send(self.number, view) :]
             if not view:
                 return
-            self._writer = self._link.loop.create_future()
+            waiter = self._link.loop.create_future()
+            self._writers.append(waiter)
             self._link.wants_room(self)
             try:
-                await self._writer
+                await waiter
             finally:
-                self._writer = None
+                self._writers.remove(waiter)
 
     async def end(self) -> None:
         """Say that nothing more is sent (half-close); what was written goes first. Reading goes on."""
@@ -175,7 +183,8 @@ class Stream:
 
     def room_made(self) -> None:
         """More may be sent."""
-        self._wake(self._writer)
+        for writer in self._writers:
+            self._wake(writer)
 
     def link_lost(self, error: LinkError) -> None:
         """The link, or this stream, ended with `error`. What had come before can still be read."""
@@ -183,7 +192,8 @@ class Stream:
             return
         self._error = error
         self._wake(self._reader)
-        self._wake(self._writer)
+        for writer in self._writers:
+            self._wake(writer)
         if self.on_lost is not None:
             self.on_lost()
 
