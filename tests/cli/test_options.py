@@ -22,6 +22,7 @@ from firkin.core.publication import PortPublication
 from firkin.core.seccomp import Seccomp
 from firkin.core.socket_relay import SocketRelay
 from firkin.errors import InvalidInputError
+from firkin.network.policy import Policy
 from firkin.oci.config import ImageConfig
 from firkin.types import ContainerId, GuestPath, Platform, Rlimit, Size, Stdio, User
 
@@ -101,6 +102,10 @@ FLAGS: list[tuple[tuple[str, ...], str, object]] = [
     (("--dns", "1.1.1.1", "--dns-option", "ndots:2"), "dns", DnsConfig(("1.1.1.1",), None, (), ("ndots:2",))),
     (("--add-host", "a:1.2.3.4"), "hosts", (HostsEntry("1.2.3.4", ("a",)),)),
     (("--mac-address", "02:00:00:00:00:01"), "mac_address", "02:00:00:00:00:01"),
+    (("--mtu", "1500"), "mtu", 1500),
+    (("--allow-net", "10.0.0.0/8:80"), "policy", Policy.of(allow_net=["10.0.0.0/8:80"])),
+    (("--deny-net", "all"), "policy", Policy.of(deny_net=["all"])),
+    (("--allow-domain", "*.a.example"), "policy", Policy.of(allow_domain=["*.a.example"])),
     (("--socket", "/h:/g"), "sockets", (SocketRelay(Path("/h"), GuestPath("/g"), True),)),
     (("--publish-socket", "/g:/h"), "sockets", (SocketRelay(Path("/h"), GuestPath("/g"), False),)),
     (("--no-emulate",), "emulate", False),

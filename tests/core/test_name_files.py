@@ -8,6 +8,7 @@ import firkin
 from firkin.core.name_files import name_mounts
 from firkin.core.name_service import DnsConfig
 from firkin.core.option_inputs import container_options
+from firkin.core.socket_relay import SocketRelay
 from firkin.core.unserved import refuse_unserved
 from firkin.errors import InvalidInputError
 from firkin.oci import Image
@@ -36,8 +37,8 @@ def test_a_mount_of_the_users_takes_the_place_of_the_file() -> None:
     assert [mount.destination for mount in name_mounts(options, "/run/container/a/rootfs")] == ["/etc/resolv.conf"]
 
 
-@pytest.mark.parametrize("inputs", [{"publish": ["80:80"]}])
-def test_what_nothing_serves_is_refused_by_name(inputs: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize("inputs", [{"sockets": [SocketRelay.parse("/h:/g")]}])
+def test_what_nothing_serves_is_refused_by_name(inputs: dict[str, list[SocketRelay]]) -> None:
     with pytest.raises(InvalidInputError, match="not served yet"):
         refuse_unserved(container_options(["true"], **inputs))  # type: ignore[misc]
 

@@ -23,7 +23,11 @@ def _defaults(function: Any) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    "name", ["launch", "wait", "kill", "stop", "exec", "run", "open_tty", "stats", "update", "pause", "resume"]
+    "name",
+    [
+        *("launch", "wait", "kill", "stop", "exec", "run", "open_tty", "stats", "update", "pause", "resume"),
+        *("publish", "unpublish", "set_network_policy"),
+    ],
 )
 def test_container(name: str) -> None:
     ours, theirs = getattr(Container, name), getattr(AsyncContainer, name)

@@ -58,19 +58,25 @@ fn link_body(index: u32, flags: u32, change: u32) -> [u8; 16] {
 pub fn set_link(netlink: &mut Netlink, name: &str, up: bool, mtu: u32, mac: &[u8]) -> Result<()> {
     let index = index_of(name)?;
     let state = if up { IFF_UP } else { 0 };
-    if !mac.is_empty() {
-        // Many drivers change the address of a link that is down only.
-        let down = Message::new(RTM_NEWLINK, 0, &link_body(index, 0, IFF_UP));
-        netlink.request(down).context("link", name)?;
+    let message = || {
+        let mut message = Message::new(RTM_NEWLINK, 0, &link_body(index, state, IFF_UP));
+        if mtu != 0 {
+            message = message.attribute(IFLA_MTU, &mtu.to_ne_bytes());
+        }
+        if !mac.is_empty() {
+            message = message.attribute(IFLA_ADDRESS, mac);
+        }
+        message
+    };
+    match netlink.request(message()) {
+        // A link that goes down loses its routes, so that is for drivers which change the address in no other way.
+        Err(Errno::BUSY) if !mac.is_empty() => {
+            let down = Message::new(RTM_NEWLINK, 0, &link_body(index, 0, IFF_UP));
+            netlink.request(down).context("link", name)?;
+            netlink.request(message()).context("link", name)
+        }
+        result => result.context("link", name),
     }
-    let mut message = Message::new(RTM_NEWLINK, 0, &link_body(index, state, IFF_UP));
-    if mtu != 0 {
-        message = message.attribute(IFLA_MTU, &mtu.to_ne_bytes());
-    }
-    if !mac.is_empty() {
-        message = message.attribute(IFLA_ADDRESS, mac);
-    }
-    netlink.request(message).context("link", name)
 }
 
 struct Prefix {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
@@ -17,6 +17,7 @@ from firkin.types.stdio import DEFAULT_PTY_SIZE
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
     from firkin.core.process import AsyncProcess
+    from firkin.core.publication import PortPublication
     from firkin.core.stats import Stats
     from firkin.oci.registry.progress import Progress
     from firkin.types import ProcessId, StateDirs
@@ -204,6 +205,26 @@ class Container:
     ) -> None:
         """As `AsyncContainer.update`."""
         work = self._container.update(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high)
+        engine().call(work)
+
+    @property
+    def ports(self) -> tuple[PortPublication, ...]:
+        """As `AsyncContainer.ports`."""
+        return self._container.ports
+
+    def publish(self, port: PortPublication | str) -> tuple[PortPublication, ...]:
+        """As `AsyncContainer.publish`."""
+        return engine().call(self._container.publish(port))
+
+    def unpublish(self, port: PortPublication | str) -> None:
+        """As `AsyncContainer.unpublish`."""
+        engine().call(self._container.unpublish(port))
+
+    def set_network_policy(
+        self, *, allow_net: Iterable[str] = (), deny_net: Iterable[str] = (), allow_domain: Iterable[str] = ()
+    ) -> None:
+        """As `AsyncContainer.set_network_policy`."""
+        work = self._container.set_network_policy(allow_net=allow_net, deny_net=deny_net, allow_domain=allow_domain)
         engine().call(work)
 
     def pause(self) -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import signal as signals
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -26,9 +26,12 @@ from firkin.vmm.closing import Closing
 
 if TYPE_CHECKING:
     from firkin.core.limits import Limits
+    from firkin.core.networking import ContainerNetwork
     from firkin.core.options import ContainerOptions
+    from firkin.core.publication import PortPublication
     from firkin.core.spec import RuntimeSpec
     from firkin.core.stats import Stats
+    from firkin.network.policy import Policy
     from firkin.oci.image import Image
     from firkin.oci.registry.progress import Progress
     from firkin.types import StateDirs
@@ -58,6 +61,7 @@ class AsyncContainer(Closing):
         vm: VirtualMachine,
         process: AsyncProcess,
         stop_signal: Signal,
+        network: ContainerNetwork | None = None,
     ) -> None:
         self.id = id
         self.image = image
@@ -66,6 +70,7 @@ class AsyncContainer(Closing):
         self.vm = vm
         self.process = process
         self.stop_signal = stop_signal
+        self.network = network
         self._stack = AsyncExitStack()
         self.created = datetime.now(UTC)
         self._numbers = itertools.count(1)
@@ -213,6 +218,7 @@ class AsyncContainer(Closing):
             "labels": dict(self.options.labels),
             "accelerator": self.vm.host.accelerator,
             "forked": self.vm.forked,
+            "network": self.network.describe() if self.network else None,
             "timings_ms": self.timings.phases,
         }
 
@@ -251,6 +257,40 @@ class AsyncContainer(Closing):
         files = limits.cgroup_files(vcpus=self.options.vcpus)
         self._check_running()
         await self.vm.agent.update_resources(self.id, files)
+
+    @property
+    def ports(self) -> tuple[PortPublication, ...]:
+        """What is published on the host, with the ports that were picked."""
+        return self.network.ports if self.network else ()
+
+    async def publish(self, port: PortPublication | str) -> tuple[PortPublication, ...]:
+        """Publish `[IP:][HOST:]GUEST[/udp]` while the container runs; what that became. Raises `StateError` where a
+        port is in use, or without a network."""
+        from firkin.core.networking import needed, parsed
+
+        return await asyncio.to_thread(needed(self.network).publish, parsed(port))
+
+    async def unpublish(self, port: PortPublication | str) -> None:
+        """Give a published port back, its connections go on; without the host's port, the first that leads there.
+        Raises `NotFoundError`."""
+        from firkin.core.networking import needed, parsed
+
+        await asyncio.to_thread(needed(self.network).unpublish, parsed(port))
+
+    async def set_network_policy(
+        self, *, allow_net: Iterable[str] = (), deny_net: Iterable[str] = (), allow_domain: Iterable[str] = ()
+    ) -> None:
+        """Replace what may be reached; connections that are not allowed any more are cut before this returns. Raises
+        `InvalidInputError`, `StateError`."""
+        from firkin.network.policy import Policy
+
+        await self.replace_policy(Policy.of(allow_net=allow_net, deny_net=deny_net, allow_domain=allow_domain))
+
+    async def replace_policy(self, policy: Policy) -> None:
+        """As `set_network_policy`, by a `Policy`."""
+        from firkin.core.networking import needed
+
+        await asyncio.to_thread(needed(self.network).network.set_policy, policy)
 
     async def pause(self) -> None:
         """Stop the VM's processors; nothing inside runs until `resume`. Raises `StateError` where it is paused or

@@ -14,6 +14,7 @@ from firkin.core.live import publish
 from firkin.core.lowering import resolve_stop_signal
 from firkin.core.mounted_disks import hold_disks
 from firkin.core.name_files import name_requests
+from firkin.core.networking import open_network
 from firkin.core.option_inputs import OptionInputs, container_options
 from firkin.core.owner import Owner
 from firkin.core.prepare import prepare
@@ -82,6 +83,9 @@ async def _launch(
     imaged = time.perf_counter()
     faults.point(_IMAGE_READY)
     config = emulation.config if emulation else prepared.config
+    network = open_network(options, folder.path, stack)
+    if network is not None:
+        config = network.joined(config)
     vm = await VirtualMachine.start(config, folder=folder, dirs=dirs, fork=options.fork)
     stack.push_async_callback(vm.aclose)
     vm.timings.record("image", (imaged - began) * 1e3)
@@ -98,6 +102,7 @@ async def _launch(
         vm=vm,
         process=process,
         stop_signal=resolve_stop_signal(options, image.config),
+        network=network,
     )
     owner = Owner(container)
     await stack.enter_async_context(ControlServer(folder.path, owner.handlers()))
@@ -113,6 +118,7 @@ async def _start(
     spec, agent = prepared.spec, vm.agent
     before = (
         agent.submit(vm.resume_message(hostname=spec.hostname)),
+        *vm.submit_networks(),
         *(
             agent.mount(mount.type, mount.source, mount.destination, options=mount.options, mkdir=True)
             for mount in prepared.guest_mounts

@@ -3,10 +3,12 @@ image's."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from firkin.core.name_service import HostsConfig, HostsEntry, configure_dns_request, configure_hosts_request
+from firkin.core.name_service import DnsConfig, HostsConfig, HostsEntry, configure_dns_request, configure_hosts_request
 from firkin.core.spec import SpecMount
+from firkin.network.plan import INSIDE
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -26,8 +28,8 @@ def name_requests(options: ContainerOptions, root: str, hostname: str) -> list[M
     """The agent's calls that write the files of the container whose root is `root`."""
     own = HostsEntry("127.0.1.1", (hostname,))
     requests: list[Message] = [configure_hosts_request(HostsConfig((*_LOOPBACK, own, *options.hosts)), root)]
-    if options.dns is not None:
-        requests.append(configure_dns_request(options.dns, root))
+    if (dns := _dns(options)) is not None:
+        requests.append(configure_dns_request(dns, root))
     return requests
 
 
@@ -35,7 +37,15 @@ def name_mounts(options: ContainerOptions, root: str) -> list[SpecMount]:
     """The mounts that put them into place; none where the user mounts something there."""
     beside = root.removesuffix("/rootfs")
     files = {"/etc/hosts": f"{beside}/hosts"}
-    if options.dns is not None:
+    if _dns(options) is not None:
         files["/etc/resolv.conf"] = f"{beside}/resolv.conf"
     taken = {str(mount.destination) for mount in options.mounts}
     return [SpecMount(path, "bind", source, _OPTIONS) for path, source in files.items() if path not in taken]
+
+
+def _dns(options: ContainerOptions) -> DnsConfig | None:
+    """What was asked for; where that names no server, or there is nothing, the network's own resolver."""
+    if options.network == "none" or (options.dns is not None and options.dns.nameservers):
+        return options.dns
+    own = (INSIDE[4].gateway_text,)
+    return replace(options.dns, nameservers=own) if options.dns is not None else DnsConfig(own)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from firkin.errors import InvalidInputError
+from firkin.network.plan import LARGEST_MTU, LEAST_MTU
+from firkin.network.policy import Policy
 
 if TYPE_CHECKING:
     from firkin.core.name_service import DnsConfig, HostsEntry
@@ -21,13 +23,18 @@ _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False)
 class NetworkOptions:
-    """`network` is `nat` or `none`. `dns` unset: the network's own. `hosts`: further lines of `/etc/hosts`."""
+    """`network` is `nat` or `none`. `dns` unset: the network's own. `hosts`: further lines of `/etc/hosts`.
+
+    `policy`: what may be reached. `mtu` in bytes, unset: the largest.
+    """
 
     network: Literal["nat", "none"] = "nat"
     dns: DnsConfig | None = None
     hosts: tuple[HostsEntry, ...] = ()
     publish: tuple[PortPublication, ...] = ()
     mac_address: str | None = None
+    mtu: int | None = None
+    policy: Policy = field(default_factory=Policy)
     sockets: tuple[SocketRelay, ...] = ()
 
     def __post_init__(self) -> None:
@@ -36,6 +43,12 @@ class NetworkOptions:
         if self.network == "none" and self.publish:
             raise InvalidInputError(
                 "ports can't be published without a network", value=self.publish, hint="drop one of the two"
+            )
+        if self.network == "none" and self.policy != Policy():
+            raise InvalidInputError("there is nothing to allow or deny without a network", value=self.policy)
+        if self.mtu is not None and not LEAST_MTU <= self.mtu <= LARGEST_MTU:
+            raise InvalidInputError(
+                f"an MTU of {self.mtu} is out of range", value=self.mtu, hint=f"{LEAST_MTU} to {LARGEST_MTU}"
             )
         if self.mac_address is not None:
             _check_mac(self.mac_address)

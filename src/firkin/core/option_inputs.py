@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from firkin.core.options import ContainerOptions
 from firkin.errors import InvalidInputError
+from firkin.network.policy import Policy
 from firkin.types import GuestPath, Hostname, LinuxCapabilities, Platform, PtySize, Rlimit, Signal, Size, Stdio, User
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class OptionInputs(ExecInputs, total=False):
     hosts: Iterable[HostsEntry | str]
     publish: Iterable[PortPublication | str]
     mac_address: str
+    mtu: int
+    policy: Policy
+    allow_net: Iterable[str]
+    deny_net: Iterable[str]
+    allow_domain: Iterable[str]
     sockets: Iterable[SocketRelay]
 
 
@@ -96,13 +102,15 @@ def container_options(command: str | Sequence[str] = (), **inputs: Unpack[Option
 
 
 def convert(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Each of `inputs` as the strict type of its field; `tmpfs` joins `mounts`.
+    """Each of `inputs` as the strict type of its field; `tmpfs` joins `mounts`, what is allowed and denied is a policy.
 
     Raises `InvalidInputError` for an unknown name.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
     if tmpfs := given.pop("tmpfs", ()):
         given["mounts"] = [*given.get("mounts", ()), *map(_tmpfs, tmpfs)]
+    if rules := {name: given.pop(name) for name in ("allow_net", "deny_net", "allow_domain") if name in given}:
+        given["policy"] = Policy.of(**rules)
     converted = {}
     for name, value in given.items():
         converter = _CONVERTERS.get(name)
@@ -192,7 +200,8 @@ def _each(convert_one: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[
 
 _SAME = """
     capabilities no_new_privileges selinux_label apparmor_profile oom_score_adj privileged terminal stdin stdout stderr
-    stop_timeout read_only pids_limit use_init pull cpus emulate nested cpu_model accel fork network dns mac_address
+    stop_timeout read_only pids_limit use_init pull cpus emulate nested cpu_model accel fork network dns mac_address mtu
+    policy
 """
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from firkin.core.exec_config import ExecConfig
 from firkin.core.exit import ExitStatus
 from firkin.core.follow import Attachment
+from firkin.core.network_calls import network_handlers
 from firkin.errors import LinkError, NotFoundError, StateError
 from firkin.types import Stdio
 
@@ -64,6 +65,7 @@ class Owner:
             "update": self._update,
             "pause": self._pause,
             "unpause": self._unpause,
+            **network_handlers(self._container),
         }
 
     async def _inspect(self, call: Any, link: Link) -> Message:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
-from typing import Literal, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
 
 from firkin.errors import InvalidInputError
 
@@ -37,6 +37,10 @@ class PortPublication:
             ipaddress.ip_address(self.host_ip)
         except ValueError as error:
             raise InvalidInputError(f"{self.host_ip!r} is not an address of the host", value=self.host_ip) from error
+
+    def as_document(self) -> dict[str, Any]:
+        """As `firkin port --format json` prints it."""
+        return asdict(self)
 
     @classmethod
     def parse(cls, text: str) -> tuple[Self, ...]:

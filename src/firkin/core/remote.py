@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from firkin.core.exec_config import ExecConfig
     from firkin.core.limits import Limits
     from firkin.core.stats import Stats
+    from firkin.network.policy import Policy
     from firkin.vminitd.control import ControlClient
 
 __all__ = ["AttachedProcess", "RemoteContainer", "RemoteProcess"]
@@ -115,6 +116,28 @@ class RemoteContainer:
         from firkin.vminitd._generated import control_pb2 as pb
 
         await self.call(pb.Update(limits_json=limits.to_json()))
+
+    async def publish(self, port: str) -> list[dict[str, Any]]:
+        """Publish ports on the host; what that became, as `firkin port` lists it."""
+        import json
+
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        return list(json.loads((await self.call(pb.PublishPort(publication=port))).json))
+
+    async def unpublish(self, port: str) -> None:
+        """Give published ports back."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        await self.call(pb.UnpublishPort(publication=port))
+
+    async def set_network_policy(self, policy: Policy) -> None:
+        """Replace what it may reach."""
+        import json
+
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        await self.call(pb.SetPolicy(policy_json=json.dumps(policy.as_document())))
 
     async def pause(self) -> None:
         """Stop the VM's processors. Raises `StateError` where it is paused already."""

@@ -14,10 +14,6 @@ __all__ = ["refuse_unserved"]
 
 def refuse_unserved(options: ContainerOptions) -> None:
     """Raise `InvalidInputError` for what would otherwise be ignored, or fail obscurely in the guest."""
-    for what, given in (
-        ("published ports", options.publish),
-        ("socket relays", options.sockets),
-        ("network cards", options.mac_address),
-    ):
+    for what, given in (("socket relays", options.sockets),):
         if given:
             raise InvalidInputError(f"{what} are not served yet", value=given, hint="leave the option out")

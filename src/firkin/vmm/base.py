@@ -60,7 +60,7 @@ class Shape:
             "memory": config.memory,
             "cmdline": kernel_arguments(config, host, tsc=False),
             "disks": [[disk.read_only, disk_capacity(disk.size())] for disk in config.disks],
-            "networks": len(config.networks),
+            "networks": [[*card.addresses, *card.gateways, card.mtu] for card in config.networks],
         }
         return cls(json.dumps(inputs, sort_keys=True))
 

@@ -21,13 +21,14 @@ from firkin.types.state import StateDirs
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.base import BaseVm, Shape, collect, open_base, write_manifest
 from firkin.vmm.boot import Running, cold_boot
-from firkin.vmm.config import Disk, Network, VmConfig
+from firkin.vmm.config import Disk, VmConfig
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.launch import Boot
 from firkin.vmm.qmp import Qmp
 from firkin.vmm.ramfile import copy_sparse, digest, identity
 from firkin.vmm.timings import Timings
+from firkin.vmm.wiring import wire
 
 __all__ = ["find_or_build"]
 
@@ -93,7 +94,7 @@ async def _build(
         try:
             faults.point(_BOOTED)
             with (new / "state").open("wb") as state:
-                sentinel = await running.process.or_death(_save(running, folder, state.fileno()))
+                sentinel = await running.process.or_death(_save(running, config, folder, state.fileno()))
                 os.fsync(state.fileno())
         finally:
             # It has stopped for good: asking it to quit would only race with its end.
@@ -102,13 +103,15 @@ async def _build(
         await asyncio.to_thread(_keep, new, ram, shape, host, sentinel)
 
 
-async def _save(running: Running, folder: VmFolder, state: int) -> bytes:
+async def _save(running: Running, config: VmConfig, folder: VmFolder, state: int) -> bytes:
     """Ready the guest for its forks and save the devices to `state`. The sentinel that the forks wait for."""
     from firkin.vminitd.agent import Agent
 
     qmp = Qmp(folder)
     try:
-        await Agent(running.link).quiesce(drop_caches=True)
+        agent = Agent(running.link)
+        await asyncio.gather(*wire(agent, config))
+        await agent.quiesce(drop_caches=True)
         await asyncio.sleep(_SETTLE)
         capability = {"capability": "x-ignore-shared", "state": True}
         await qmp.execute("migrate-set-capabilities", {"capabilities": [capability]})
@@ -153,7 +156,7 @@ def _stand_in(config: VmConfig, folder: VmFolder, stack: ExitStack) -> VmConfig:
     networks = []
     for network in config.networks:
         ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
-        networks.append(Network(theirs.fileno(), network.mac))
+        networks.append(replace(network, fd=theirs.fileno()))
         ours.setblocking(False)
     disks = tuple(Disk(_like(disk.path, folder.path), read_only=disk.read_only) for disk in config.disks)
     return replace(config, disks=disks, networks=tuple(networks), boot_log=None)

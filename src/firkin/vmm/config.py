@@ -51,14 +51,18 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network interface on a connected stream socket of a helper (passt).
+    """A network interface on a connected stream socket of who is behind it.
 
     Each frame is preceded by its length, u32 big-endian. `fd` stays the caller's: it is handed to QEMU and may be
-    closed once `VirtualMachine.start` has returned. `mac`: six bytes.
+    closed once `VirtualMachine.start` has returned. `mac`: six bytes. The guest's card gets `addresses` (with their
+    prefix), default routes by `gateways`, and `mtu` (0: its own).
     """
 
     fd: int
     mac: str
+    addresses: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    mtu: int = 0
 
     def __post_init__(self) -> None:
         parts = self.mac.split(":")

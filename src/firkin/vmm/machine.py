@@ -26,8 +26,11 @@ from firkin.vmm.launch import Boot, Restore
 from firkin.vmm.process import tail
 from firkin.vmm.qmp import Qmp
 from firkin.vmm.timings import Timings
+from firkin.vmm.wiring import identify, wire
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from firkin.vminitd._generated import agent_pb2 as pb
     from firkin.vminitd.agent import Agent
     from firkin.vminitd.link import Link
@@ -130,6 +133,10 @@ class VirtualMachine(Closing):
             epoch=epoch,
             thaw=thaw,
         )
+
+    def submit_networks(self) -> tuple[Awaitable[object], ...]:
+        """Submit the calls that make its network cards what the configuration says; to be awaited."""
+        return tuple((identify if self.forked else wire)(self.agent, self.config))
 
     async def dial(self, port: int) -> Stream:
         """A stream to a program of the guest that listens on AF_VSOCK `port`.

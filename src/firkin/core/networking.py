@@ -1,0 +1,130 @@
+"""A container's network: made before its VM, joined to its configuration, changed while it runs."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from firkin.core.publication import PortPublication
+from firkin.errors import StateError
+from firkin.network.network import Network, NetworkPlan
+from firkin.network.plan import INSIDE, LARGEST_MTU, random_mac
+from firkin.network.ports import Bound, bind
+from firkin.vmm import Network as Card
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from firkin.core.options import ContainerOptions
+    from firkin.vmm import VmConfig
+
+__all__ = ["ContainerNetwork", "open_network"]
+
+REFUSED = "refused.jsonl"
+"""The file in a VM's folder that has its refusals, one JSON line each."""
+
+
+def open_network(options: ContainerOptions, folder: Path, stack: AsyncExitStack) -> ContainerNetwork | None:
+    """The network that `options` ask for, ended by `stack`; None for none.
+
+    The host's ports are taken here. Also for a restored VM: it gets an address of its own, and whatever connections
+    its memory knows of are reset. Raises `StateError` for a port in use.
+    """
+    if options.network == "none":
+        return None
+    with ExitStack() as undone:
+        bound = bind_all(options.publish, undone)
+        network = Network(
+            NetworkPlan(
+                mac=options.mac_address or random_mac(),
+                policy=options.policy,
+                servers=options.dns.nameservers if options.dns else (),
+                report=folder / REFUSED,
+            )
+        )
+        stack.callback(network.close)
+        network.start(bound)
+        undone.pop_all()
+    return ContainerNetwork(network, options.mtu)
+
+
+def bind_all(publications: Iterable[PortPublication], undone: ExitStack) -> list[Bound]:
+    """Take the host's ports of all of them; `undone` gives them back."""
+    bound = []
+    for each in publications:
+        bound.append(bind(each.host_ip, each.host_port, each.guest_port, each.protocol))
+        undone.callback(bound[-1].close)
+    return bound
+
+
+class ContainerNetwork:
+    """What a container's handle does with its network."""
+
+    def __init__(self, network: Network, mtu: int | None) -> None:
+        self.network = network
+        self._mtu = mtu or LARGEST_MTU
+
+    def joined(self, config: VmConfig) -> VmConfig:
+        """`config` with the card that leads to this network."""
+        sides = INSIDE.values()
+        card = Card(
+            self.network.guest.fileno(),
+            self.network.mac,
+            tuple(side.guest_cidr for side in sides),
+            tuple(side.gateway_text for side in sides),
+            self._mtu,
+        )
+        return replace(config, networks=(card,))
+
+    @property
+    def ports(self) -> tuple[PortPublication, ...]:
+        """What is published, with the host's ports that were picked."""
+        return tuple(
+            PortPublication(each.guest_port, each.host_port, each.host_ip, each.protocol) for each in self.network.ports
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """For `firkin inspect`."""
+        return {
+            "mac": self.network.mac,
+            "mtu": self._mtu,
+            "addresses": [side.guest_cidr for side in INSIDE.values()],
+            "policy": self.network.policy.as_document(),
+            "refused": self.network.refused,
+            "ports": [port.as_document() for port in self.ports],
+        }
+
+    def publish(self, publications: Iterable[PortPublication]) -> tuple[PortPublication, ...]:
+        """Publish them all, or none. Raises `StateError`."""
+        with ExitStack() as undone:
+            bound = bind_all(publications, undone)
+            for each in bound:
+                self.network.publish(each)
+            undone.pop_all()
+        return tuple(PortPublication(each.guest_port, each.host_port, each.host_ip, each.protocol) for each in bound)
+
+    def unpublish(self, publications: Iterable[PortPublication]) -> None:
+        """Give ports back. Raises `NotFoundError` at the first that is not published."""
+        for each in publications:
+            found = [
+                port
+                for port in self.ports
+                if (port.guest_port, port.host_ip, port.protocol) == (each.guest_port, each.host_ip, each.protocol)
+                and each.host_port in (0, port.host_port)
+            ]
+            host_port = found[0].host_port if found else each.host_port
+            self.network.unpublish(each.host_ip, host_port, each.protocol)
+
+
+def parsed(port: PortPublication | str) -> tuple[PortPublication, ...]:
+    """One publication or the text of several. Raises `InvalidInputError`."""
+    return (port,) if isinstance(port, PortPublication) else PortPublication.parse(port)
+
+
+def needed(network: ContainerNetwork | None) -> ContainerNetwork:
+    """Raises `StateError` where the container has no network."""
+    if network is None:
+        raise StateError("the container has no network", hint="start it without --network none")
+    return network
