@@ -6,6 +6,8 @@ import os
 import socket
 import struct
 import sys
+import threading
+import time
 from pathlib import Path
 
 
@@ -132,8 +134,31 @@ def push(address, port, size):
         return int(sock.makefile().readline())
 
 
+def timed(server, text, rounds):
+    """How many milliseconds each of so many queries takes, after a first."""
+    times = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        assert dns(server, text)["answers"] == 1
+        times.append((time.perf_counter() - began) * 1e3)
+    return times[1:]
+
+
+def echo(port):
+    """Serve connections from now on, each by giving back what comes first."""
+    listening = socket.create_server(("0.0.0.0", port))
+
+    def serve():
+        while True:
+            sock, _ = listening.accept()
+            with sock:
+                sock.sendall(sock.recv(65536))
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
 held = []
-commands = {f.__name__: f for f in (tcp, udp, name, dns, raw, mac, pull, more, push)}
+commands = {f.__name__: f for f in (tcp, udp, name, dns, raw, mac, pull, more, push, timed, echo)}
 if __name__ == "__main__":
     for line in sys.stdin:
         given = json.loads(line)
