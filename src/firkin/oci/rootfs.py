@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from firkin.errors import ImageError, InvalidInputError
+from firkin.oci.copying import Method, copy_content
 
 if TYPE_CHECKING:
     from firkin.oci.image import Image
@@ -28,7 +27,6 @@ __all__ = [
     "stage_rootfs_to",
 ]
 
-_FICLONE = 0x40049409  # _IOW(0x94, 9, int), linux/fs.h
 _DEFAULT_DISK = 16 << 30
 
 
@@ -83,7 +81,7 @@ class StageReport:
     """
 
     path: Path
-    method: Literal["clone", "copy"]
+    method: Method
     bytes: int
     seconds: float
 
@@ -118,10 +116,7 @@ def stage_file(source: Path, destination: Path) -> StageReport:
     try:
         with source.open("rb") as reader, temporary.open("xb") as writer:
             length = reader.seek(0, os.SEEK_END)
-            method: Literal["clone", "copy"] = "clone"
-            if not _clone(reader.fileno(), writer.fileno()):
-                method = "copy"
-                _copy(reader.fileno(), writer.fileno(), length)
+            method = copy_content(reader.fileno(), writer.fileno(), length)
         temporary.rename(destination)
     except OSError as error:
         raise ImageError(
@@ -130,46 +125,6 @@ def stage_file(source: Path, destination: Path) -> StageReport:
     finally:
         temporary.unlink(missing_ok=True)
     return StageReport(destination, method, length, time.monotonic() - started)
-
-
-def _clone(source: int, target: int) -> bool:
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM):
-            return False
-        raise
-    return True
-
-
-def _copy(source: int, target: int, length: int) -> None:
-    os.ftruncate(target, length)
-    position = 0
-    while position < length:
-        try:
-            start = os.lseek(source, position, os.SEEK_DATA)
-            end = os.lseek(source, start, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return  # Only a hole is left.
-            if error.errno != errno.EINVAL:
-                raise
-            start, end = position, length  # A file system that does not know of holes.
-        _copy_range(source, target, start, end)
-        position = end
-
-
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    while start < end:
-        try:
-            count = os.copy_file_range(source, target, min(end - start, 1 << 30), start, start)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-            count = os.pwrite(target, os.pread(source, min(end - start, 1 << 20), start), start)
-        if count == 0:
-            raise OSError(errno.EIO, "the source became shorter while it was copied")
-        start += count
 
 
 def _existing(path: Path | str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ class RootfsCache:
         for path in self.root.glob("*.ext4"):
             with contextlib.suppress(FileNotFoundError):
                 found = path.stat()
-                entries.append(CachedRootfs(path, found.st_blocks * 512, found.st_mtime))
+                entries.append(CachedRootfs(path, found.st_blocks * 512, found.st_atime))
         yield from sorted(entries, key=lambda entry: (entry.used, entry.path.name))
 
     def remove(self, path: Path) -> bool:
@@ -208,7 +209,8 @@ def _use(path: Path) -> RootfsLease | None:
     lock = lock_file(path, shared=True, create=False, timeout=_PROBE)
     if lock is None:
         return None
-    os.utime(lock.descriptor)
+    # When it was used is told by its atime: the mtime stays, by which a snapshot knows the image again.
+    os.utime(lock.descriptor, ns=(time.time_ns(), os.fstat(lock.descriptor).st_mtime_ns))
     return RootfsLease(lock)
 
 

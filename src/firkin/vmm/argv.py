@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 class DiskFds:
     """A disk's files: its raw `image`, and the qcow2 `layer` over it (see `firkin.vmm.overlay`).
 
-    `device`: the image is a block device, not a file.
+    `device`: the image is a block device, not a file. `between`: saved qcow2 files under the layer, the lowest first.
     """
 
     image: int
     layer: int
     device: bool = False
+    between: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Handed:
     def all(self) -> list[int]:
         """Every descriptor, once."""
         own = (self.agent, self.qmp, self.console, self.kernel, self.initramfs, self.ram, self.state)
-        disks = (fd for disk in self.disks for fd in (disk.image, disk.layer))
+        disks = (fd for disk in self.disks for fd in (disk.image, *disk.between, disk.layer))
         return sorted({fd for fd in (*own, *disks, *self.shares) if fd is not None})
 
 
@@ -61,7 +63,8 @@ def command_line(config: VmConfig, host: HostCapabilities, handed: Handed, *, na
         argv += ["-sandbox", _SANDBOX]
     argv += ["-accel", host.accelerator, "-cpu", host.cpu_model(config.cpu_model, nested=config.nested)]
     argv += ["-smp", str(config.cpus), *_memory(config, host, handed)]
-    argv += ["-global", "virtio-mmio.force-legacy=false"]
+    # A state that is saved by itself (`firkin.vmm.save`) has no section that says so; what loads one expects none.
+    argv += ["-global", "virtio-mmio.force-legacy=false", "-global", "migration.send-configuration=off"]
     argv += ["-chardev", f"socket,id=qmp,fd={handed.qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
     argv += ["-add-fd", f"fd={handed.console},set=1", "-chardev", "file,id=console,path=/dev/fdset/1,append=on"]
     argv += ["-serial", "chardev:console"]
@@ -131,15 +134,22 @@ def _memory(config: VmConfig, host: HostCapabilities, handed: Handed) -> list[st
 
 
 def _disks(config: VmConfig, handed: Handed) -> Iterator[str]:
+    numbers = itertools.count(2)
     for index, (disk, fds) in enumerate(zip(config.disks, handed.disks, strict=True)):
-        node, image_set, layer_set = f"disk{index}", 2 + 2 * index, 3 + 2 * index
-        yield from ("-add-fd", f"fd={fds.image},set={image_set}", "-add-fd", f"fd={fds.layer},set={layer_set}")
-        driver = "host_device" if fds.device else "file"
-        image = {
+        node = f"disk{index}"
+        files = []
+        for fd in (fds.image, *fds.between, fds.layer):
+            number = next(numbers)
+            yield from ("-add-fd", f"fd={fd},set={number}")
+            files.append(f"/dev/fdset/{number}")
+        image: dict[str, object] = {
             "driver": "raw",
             "read-only": not disk.direct,
-            "file": {"driver": driver, "filename": f"/dev/fdset/{image_set}"},
+            "file": {"driver": "host_device" if fds.device else "file", "filename": files[0]},
         }
+        for name in files[1:-1]:
+            file = {"driver": "file", "filename": name, "locking": "off"}
+            image = {"driver": "qcow2", "read-only": True, "backing": image, "file": file}
         options = {
             "node-name": node,
             "driver": "qcow2",
@@ -147,7 +157,7 @@ def _disks(config: VmConfig, handed: Handed) -> Iterator[str]:
             "discard": "unmap",
             # The layer dies with the VM: nothing in it needs to reach the host's disk. What is the caller's does.
             "cache": {"direct": False, "no-flush": not disk.direct},
-            "file": {"driver": "file", "filename": f"/dev/fdset/{layer_set}", "locking": "off"},
+            "file": {"driver": "file", "filename": files[-1], "locking": "off"},
             "data-file" if disk.direct else "backing": image,
         }
         yield from ("-blockdev", json.dumps(options))

@@ -29,7 +29,7 @@ __all__ = ["BaseVm", "Shape", "collect", "discard", "open_base", "write_manifest
 
 _log = logging.getLogger("firkin.vmm.base")
 # Raised when a base VM made by older code must not be used.
-_FORMAT = 1
+_FORMAT = 2
 _MAX_BASES = 12
 _MAX_BYTES = 8 << 30
 _MAX_MANIFEST = 1 << 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import dataclass
 
 from firkin import faults
@@ -37,10 +38,11 @@ _TRANSIENT = (
 
 @dataclass(slots=True)
 class Running:
-    """A VM whose agent has answered."""
+    """A VM whose agent has answered. `ram`: of a fork, an own descriptor of the file that its RAM began as, else -1."""
 
     process: QemuProcess
     link: Link
+    ram: int = -1
 
 
 def is_transient_boot_failure(error: FirkinError) -> bool:
@@ -80,10 +82,22 @@ async def cold_boot(
 
 
 async def restore(
-    folder: VmFolder, config: VmConfig, host: HostCapabilities, saved: Restore, sentinel: bytes, timings: Timings
+    folder: VmFolder,
+    config: VmConfig,
+    host: HostCapabilities,
+    saved: Restore,
+    sentinel: bytes,
+    timings: Timings,
+    *,
+    schema: bytes | None = None,
 ) -> Running:
-    """Let a saved VM run on, its agent waiting for `sentinel`. Raises `VirtualMachineError`, having left no process."""
-    return await _start(folder, config, host, saved, timings, sentinel, RESTORE_LIMIT)
+    """Let a saved VM run on, its agent waiting for `sentinel` and speaking `schema` (see `Link.begin`).
+
+    Raises `VirtualMachineError`, having left no process.
+    """
+    running = await _start(folder, config, host, saved, timings, sentinel, RESTORE_LIMIT, schema)
+    running.ram = os.dup(saved.ram)
+    return running
 
 
 async def _start(
@@ -94,12 +108,13 @@ async def _start(
     timings: Timings,
     sentinel: bytes,
     limit: float,
+    schema: bytes | None = None,
 ) -> Running:
     with timings.phase("spawn"):
         launched = launch(folder, config, host, start)
     try:
         with timings.phase("boot" if isinstance(start, Boot) else "restore"):
-            greeting = asyncio.ensure_future(launched.process.or_death(_greet(launched, sentinel, limit)))
+            greeting = asyncio.ensure_future(launched.process.or_death(_greet(launched, sentinel, limit, schema)))
             # The HELLO goes out, and while QEMU starts the messages are imported, which takes about as long.
             await asyncio.sleep(0)
             preload()
@@ -115,10 +130,12 @@ async def _start(
     return Running(launched.process, link)
 
 
-async def _greet(launched: Launched, sentinel: bytes, limit: float) -> Link:
+async def _greet(launched: Launched, sentinel: bytes, limit: float, schema: bytes | None) -> Link:
     console = launched.process.console
     try:
-        return await Link.connect(launched.agent, sentinel=sentinel, timeout=limit, boot_log=lambda: tail(console))
+        return await Link.connect(
+            launched.agent, sentinel=sentinel, schema=schema, timeout=limit, boot_log=lambda: tail(console)
+        )
     except LinkError:
         # An agent's socket that closes means that QEMU is ending, which says why: give it a moment to be reaped.
         if launched.process.running and launched.agent.fileno() < 0:

@@ -28,12 +28,17 @@ class Disk:
     """A disk of the guest, `serial:disk<index>` there, in the order of `VmConfig.disks`.
 
     `path` is a raw image. With `overlay` the guest's writes go to a throw-away qcow2 file in the VM's folder and `path`
-    is never written; without it they go to `path` itself. `read_only`: the guest cannot write.
+    is never written; without it they go to `path` itself. `read_only`: the guest cannot write. `immutable`: nobody
+    ever writes `path`. Of a disk that was saved (`firkin.vmm.save`), `layers` are qcow2 files over `path`, the lowest
+    first, immutable too; `top` is one whose private copy the overlay begins as.
     """
 
     path: Path
     read_only: bool = False
     overlay: bool = True
+    immutable: bool = False
+    layers: tuple[Path, ...] = ()
+    top: Path | None = None
 
     @property
     def direct(self) -> bool:

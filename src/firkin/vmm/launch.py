@@ -146,15 +146,22 @@ def _open_disk(folder: VmFolder, index: int, disk: Disk, opened: ExitStack) -> D
     path = folder.path / f"overlay{index}.qcow2"
     layer = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     opened.callback(os.close, layer)
+    between = tuple(os.open(saved, os.O_RDONLY | os.O_CLOEXEC) for saved in disk.layers)
+    for number in between:
+        opened.callback(os.close, number)
     if disk.direct:
         write_window(layer, disk_capacity(size), size)
+    elif disk.top is not None:
+        from firkin.oci.copying import copy_file
+
+        copy_file(disk.top, layer)
     else:
         write_overlay(layer, disk_capacity(size))
     if disk.read_only:
         # QEMU wants a descriptor of just the access that it needs.
         layer = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         opened.callback(os.close, layer)
-    return DiskFds(image, layer, stat.S_ISBLK(mode))
+    return DiskFds(image, layer, stat.S_ISBLK(mode), between)
 
 
 def _lock(image: int, disk: Disk) -> None:

@@ -23,6 +23,7 @@ from firkin.vmm.config import VmConfig
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities, probe
 from firkin.vmm.launch import Boot, Restore
+from firkin.vmm.needs import Needs
 from firkin.vmm.process import tail
 from firkin.vmm.qmp import Qmp
 from firkin.vmm.timings import Timings
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from firkin.vminitd.agent import Agent
     from firkin.vminitd.link import Link
     from firkin.vminitd.stream import Listener, Stream
+    from firkin.vmm.saved import Saved
 
 __all__ = ["VirtualMachine"]
 
@@ -69,6 +71,7 @@ class VirtualMachine(Closing):
         self.timings = timings
         self.forked = forked
         self._process = running.process
+        self._ram = running.ram
         self._qmp = Qmp(folder)
         # What waits for the guest is to learn why it went, not only that it did.
         self._process.on_miss = lambda error: self.link.abort(LinkError(error.message, boot_log=error.boot_log))
@@ -101,6 +104,36 @@ class VirtualMachine(Closing):
             vm = cls(running, own, config, host, timings, forked)
             stack.pop_all()
         _log.debug("VM %s is up: %s", own.name, timings, extra={"vm": own.name, "milliseconds": timings.total})
+        return vm
+
+    @classmethod
+    async def restore(
+        cls,
+        config: VmConfig,
+        saved: Saved,
+        *,
+        name: str | None = None,
+        folder: VmFolder | None = None,
+        dirs: StateDirs | None = None,
+    ) -> Self:
+        """As `start`, from a VM that was saved: `config` is as when it was, with the disks of now.
+
+        User code stands still until a `Resume` that thaws. Raises `StateError` where the host lacks what it needs.
+        """
+        dirs = dirs or StateDirs.default()
+        timings = Timings()
+        async with AsyncExitStack() as stack:
+            own = folder or VmFolder.claim(dirs, name or f"vm-{secrets.token_hex(6)}")
+            stack.callback(own.remove)
+            with timings.phase("prepare"):
+                _, host = await asyncio.to_thread(_prepare, dirs, config)
+                saved.needs.check(Needs.of(config, host), saved.name)
+            # Each clone reads the state from its beginning, so each has a descriptor of its own.
+            with saved.path("state").open("rb") as state:
+                start = Restore(saved.files["ram"], state.fileno())
+                running = await restore(own, config, host, start, saved.sentinel, timings, schema=saved.schema)
+            vm = cls(running, own, config, host, timings, forked=True)
+            stack.pop_all()
         return vm
 
     @property
@@ -149,11 +182,19 @@ class VirtualMachine(Closing):
         """Take the guest's connections to AF_VSOCK `port`, until the listener is closed. Raises as `dial` does."""
         return self.link.listen(VsockPort.for_user(port))
 
-    async def qmp(self, command: str, **arguments: object) -> object:
-        """QEMU's answer to a monitor command. Raises `VirtualMachineError`."""
+    @property
+    def ram(self) -> int:
+        """A descriptor of the file that a fork's RAM began as; -1 where it booted."""
+        return self._ram
+
+    async def qmp(self, command: str, *, passing: int | None = None, **arguments: object) -> object:
+        """QEMU's answer to a monitor command; `passing` is a descriptor that goes along.
+
+        Raises `VirtualMachineError`.
+        """
         if not self.running:
             raise self._process.death()
-        return await self._process.or_death(self._qmp.execute(command, arguments or None))
+        return await self._process.or_death(self._qmp.execute(command, arguments or None, fd=passing))
 
     async def pause(self) -> None:
         """Stop the processors: nothing in the guest runs, and its silence is no fault, until `resume`."""
@@ -195,6 +236,9 @@ class VirtualMachine(Closing):
             try:
                 await self._process.end()
             finally:
+                if self._ram >= 0:
+                    os.close(self._ram)
+                    self._ram = -1
                 self.folder.remove()
 
 

@@ -14,13 +14,16 @@ _CHUNK = 1 << 20
 _EMPTY = bytes(_CHUNK)
 
 
-def copy_sparse(source: int, destination: int) -> int:
-    """Copy the file at `source` to the empty one at `destination`; pages of zeros become holes. The bytes written."""
+def copy_sparse(source: int, destination: int, at: int = 0) -> int:
+    """Copy the file at `source` to `at` in `destination`, which is empty from there on; pages of zeros become holes.
+
+    The bytes written.
+    """
     size = os.fstat(source).st_size
-    os.ftruncate(destination, size)
+    os.ftruncate(destination, max(at + size, os.fstat(destination).st_size))
     written = 0
     for offset, run in _runs(source, size):
-        written += os.pwrite(destination, run, offset)
+        written += os.pwrite(destination, run, at + offset)
     return written
 
 
