@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from firkin.errors import AgentError, VirtualMachineError
+from firkin.errors import AgentError, StateError, VirtualMachineError
 from firkin.ext4 import make_empty
-from firkin.vmm import Disk, VirtualMachine, VmConfig
+from firkin.types.state import StateDirs
+from firkin.vmm import Disk, VirtualMachine, VmConfig, live
 from firkin.vmm.ramfile import digest
 from firkin.vmm.save import SaveReport, open_memory, save
 from firkin.vmm.saved import MAX_LAYERS, Saved, open_saved
+from tests.leftovers import belongs
 
 pytestmark = pytest.mark.vm
 
@@ -200,3 +207,32 @@ async def test_a_state_that_qemu_refuses_is_an_error_not_a_boot(
             state.truncate(5000)
         with pytest.raises(VirtualMachineError, match="QEMU"):
             await _restore(saved, config)
+
+
+SAVE = """if True:
+    import asyncio, sys
+    from pathlib import Path
+    from firkin.vmm import VirtualMachine, VmConfig
+    from firkin.vmm.save import save
+    async def main():
+        async with await VirtualMachine.start(VmConfig(cpus=1, memory=256 << 20)) as vm:
+            await vm.agent.call(vm.resume_message())
+            await vm.agent.quiesce()
+            await save(vm, Path(sys.argv[1]), {})
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("point", ["save.stopped", "save.written"])
+def test_a_torn_save_is_never_believed(point: str, home: Path, tmp_path: Path) -> None:
+    environ = os.environ | {"FIRKIN_FAULT": f"{point}=kill"}
+    done = subprocess.run([sys.executable, "-c", SAVE, tmp_path], env=environ, timeout=120, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    others = [int(path.name) for path in Path("/proc").glob("[0-9]*") if int(path.name) != os.getpid()]
+    limit = time.monotonic() + 10
+    while any(belongs(pid, (str(home),)) for pid in others):
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    assert live(StateDirs.under(home)) == []
+    with pytest.raises(StateError, match=r"manifest\.json is missing"):
+        open_saved(tmp_path, boot_id="", what="it")
