@@ -20,20 +20,18 @@ from firkin import AsyncContainer, Stdio
 _ECHO = ("echo", "hi")
 # Runs the command line with the wall clock of its two turning points written down: QEMU's spawn and the exit frame.
 _STAMPED = """
-import json, logging, sys
-seen = {}
+import logging, sys
+file = sys.argv[1]
 class Stamp(logging.Handler):
     def emit(self, record):
-        if record.name == "firkin.vmm.spawn": seen["spawn"] = record.created
-        if record.name == "firkin.core.starting": seen["exit"] = record.created
+        with open(file, "a") as out: print(record.name, record.created, file=out)
 for name in ("firkin.vmm.spawn", "firkin.core.starting"):
     logging.getLogger(name).addHandler(Stamp()); logging.getLogger(name).setLevel(logging.DEBUG)
 from firkin.cli import main
-try:
-    main(["run", "busybox", "true"])
-finally:
-    open(sys.argv[1], "w").write(json.dumps(seen))
+sys.argv[1:] = ["run", "busybox", "true"]
+main()
 """
+_FIRKIN = str(Path(sys.executable).with_name("firkin"))
 
 
 async def _first_byte() -> float:
@@ -97,25 +95,46 @@ async def template_fork_ms(rounds: int) -> list[Result]:
 @benchmark(rounds=30)
 def run_process_ms(rounds: int) -> list[Result]:
     """`firkin run busybox echo hi` as a whole process; and of it Python's own time, by time stamps."""
-    command = [sys.executable, "-c", "from firkin.cli import main; main()", "run", "busybox", *_ECHO]
     whole, overhead = [], []
     with tempfile.TemporaryDirectory(prefix="firkin-bench-") as folder:
-        stamps = Path(folder) / "stamps.json"
         for number in range(rounds + 1):
-            began = time.time()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            ended = time.time()
+            took = _process_ms("run", "busybox", *_ECHO)
+            stamps = Path(folder) / f"stamps-{number}"
             begun = time.time()
             subprocess.run([sys.executable, "-c", _STAMPED, str(stamps)], check=True, stdout=subprocess.DEVNULL)
             finished = time.time()
-            seen = json.loads(stamps.read_text())
+            seen = {name: float(stamp) for name, stamp in map(str.split, stamps.read_text().splitlines())}
             if number:  # The first may have made a base VM.
-                whole.append((ended - began) * 1e3)
-                overhead.append((seen["spawn"] - begun + finished - seen["exit"]) * 1e3)
+                whole.append(took)
+                spawned, exited = seen["firkin.vmm.spawn"], seen["firkin.core.starting"]
+                overhead.append((spawned - begun + finished - exited) * 1e3)
     return [
         Result.of("run_process_ms", whole, target=400),
         Result.of("run_overhead_ms", overhead, target=150),
     ]
+
+
+@benchmark(rounds=30)
+def cli_version_ms(rounds: int) -> list[Result]:
+    """`firkin version` and `firkin ps` as whole processes, and beside them a Python that does nothing."""
+    _process_ms("ps")
+    samples: tuple[list[float], list[float], list[float]] = ([], [], [])
+    for _ in range(rounds):
+        samples[0].append(_process_ms("version"))
+        samples[1].append(_process_ms("ps"))
+        samples[2].append(_process_ms("-c", "pass", program=sys.executable))
+    version, ps, bare = samples
+    return [
+        Result.of("cli_version_ms", version, target=80),
+        Result.of("cli_ps_ms", ps, target=150),
+        Result.of("python_ms", bare),
+    ]
+
+
+def _process_ms(*args: str, program: str = _FIRKIN) -> float:
+    began = time.perf_counter()
+    subprocess.run([program, *args], check=True, stdout=subprocess.DEVNULL)
+    return (time.perf_counter() - began) * 1e3
 
 
 @benchmark(rounds=30)

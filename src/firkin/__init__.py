@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from firkin.lazy import attributes
 
 if TYPE_CHECKING:
     from firkin.core.blocking import Container, Pipe, Process, run
@@ -15,25 +17,6 @@ if TYPE_CHECKING:
     from firkin.types import PtySize, Size, StateDirs, Stdio
 
 __version__ = "0.1.0"
-
-# name -> module. Imported at first use: `import firkin` and small commands stay fast.
-_PUBLIC = {
-    "AsyncContainer": "firkin.core.container",
-    "AsyncProcess": "firkin.core.process",
-    "CompletedProcess": "firkin.core.exit",
-    "Container": "firkin.core.blocking",
-    "ExitStatus": "firkin.core.exit",
-    "FirkinError": "firkin.errors",
-    "Pipe": "firkin.core.blocking",
-    "Process": "firkin.core.blocking",
-    "PtySize": "firkin.types",
-    "Size": "firkin.types",
-    "StateDirs": "firkin.types",
-    "Stdio": "firkin.types",
-    "Volume": "firkin.core.volumes",
-    "run": "firkin.core.blocking",
-    "run_async": "firkin.core.run",
-}
 
 __all__ = [
     "AsyncContainer",
@@ -55,10 +38,24 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    module = _PUBLIC.get(name)
-    if module is None:
-        raise AttributeError(f"module 'firkin' has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
+# Imported at first use: `import firkin` and small commands stay fast.
+__getattr__ = attributes(
+    __name__,
+    {
+        "AsyncContainer": "core.container",
+        "AsyncProcess": "core.process",
+        "CompletedProcess": "core.exit",
+        "Container": "core.blocking",
+        "ExitStatus": "core.exit",
+        "FirkinError": "errors",
+        "Pipe": "core.blocking",
+        "Process": "core.blocking",
+        "PtySize": "types",
+        "Size": "types",
+        "StateDirs": "types",
+        "Stdio": "types",
+        "Volume": "core.volumes",
+        "run": "core.blocking",
+        "run_async": "core.run",
+    },
+)

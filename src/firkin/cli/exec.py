@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from firkin.cli._loop import drive
 from firkin.cli.options import inputs_from, process_flags
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def command(container: str, args: tuple[str, ...], **flags: Any) -> int:
     """
     from firkin.core.exec_config import ExecConfig
 
-    return asyncio.run(_exec(container, ExecConfig.of(args, **cast("ExecInputs", inputs_from(flags)))))
+    return drive(_exec(container, ExecConfig.of(args, **cast("ExecInputs", inputs_from(flags)))))
 
 
 async def _exec(name: str, config: Any) -> int:

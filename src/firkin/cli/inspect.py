@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -15,7 +16,7 @@ __all__ = ["command"]
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...]) -> None:
     """Print what is known of live containers, as a JSON array."""
-    click.echo(json.dumps(asyncio.run(_inspect(containers)), indent=2))
+    click.echo(json.dumps(drive(_inspect(containers)), indent=2))
 
 
 async def _inspect(names: tuple[str, ...]) -> list[dict[str, Any]]:

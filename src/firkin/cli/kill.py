@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...], signal: str) -> None:
     """Send a signal to the first process of live containers."""
-    asyncio.run(_kill(containers, signal))
+    drive(_kill(containers, signal))
 
 
 async def _kill(names: tuple[str, ...], signal: str) -> None:

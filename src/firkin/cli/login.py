@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -27,7 +28,7 @@ def command(username: str | None, password: str | None, password_stdin: bool, re
         username = str(click.prompt("Username", err=True))
     if password is None:
         password = str(click.prompt("Password", hide_input=True, err=True))
-    asyncio.run(_login(registry, username, password))
+    drive(_login(registry, username, password))
     click.echo(f"Logged in to {registry}")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -13,7 +13,7 @@ __all__ = ["command"]
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...]) -> None:
     """Stop the VMs of live containers where they are; nothing in them runs until `unpause`."""
-    asyncio.run(_pause(containers))
+    drive(_pause(containers))
 
 
 async def _pause(names: tuple[str, ...]) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from firkin.cli._loop import drive
+
 if TYPE_CHECKING:
     from firkin.cli._progress import ProgressStyle
     from firkin.oci import ImageStore
@@ -38,9 +40,7 @@ def command(
     for reference in references:
         pulled = unchanged(store, reference, platform=wanted, convert=size)
         if pulled is None:
-            import asyncio
-
-            pulled = asyncio.run(_pull(store, reference, wanted, size, "none" if quiet else style))
+            pulled = drive(_pull(store, reference, wanted, size, "none" if quiet else style))
         if pulled.rootfs is not None:
             pulled.rootfs.release()
         news = "" if pulled.changed else " (unchanged)"

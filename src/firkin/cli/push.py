@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
+from firkin.cli._loop import drive
 from firkin.cli._progress import ProgressStyle, showing
 
 __all__ = ["command"]
@@ -24,7 +23,7 @@ def command(
     platform: str | None, chunk: str | None, quiet: bool, style: ProgressStyle, source: str, destination: str | None
 ) -> None:
     """Upload IMAGE to its registry, or as DESTINATION."""
-    asyncio.run(_push(source, destination, platform, chunk, quiet, style))
+    drive(_push(source, destination, platform, chunk, quiet, style))
 
 
 async def _push(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from firkin.cli._loop import drive
 from firkin.cli.options import container_flags, inputs_from
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def command(
     if detach:
         click.echo(_detached(image, args, name, inputs_from(flags)))
         return 0
-    return asyncio.run(_run(image, args, name, timings, inputs_from(flags)))
+    return drive(_run(image, args, name, timings, inputs_from(flags)))
 
 
 def _detached(image: str, args: tuple[str, ...], name: str | None, inputs: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from firkin.cli._loop import drive
 from firkin.cli.output import FORMAT, print_rows
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ def command(containers: tuple[str, ...], form: str, no_stream: bool, interval: f
     Percentages are of one processor, since the round before. JSON holds counters: one array with --no-stream, else an
     object a line.
     """
-    asyncio.run(_stats(containers, form, no_stream, interval))
+    drive(_stats(containers, form, no_stream, interval))
 
 
 async def _stats(names: tuple[str, ...], form: str, once: bool, interval: float) -> None:
+    import asyncio
+
     from firkin.core.live import find_live, list_live
     from firkin.types.state import StateDirs
 
@@ -76,6 +78,8 @@ async def _stats(names: tuple[str, ...], form: str, once: bool, interval: float)
 
 async def _round(found: list[LiveContainer], *, strict: bool) -> dict[str, Stats]:
     """The stats of each by its name; where not `strict`, without those that are paused or end just now."""
+    import asyncio
+
     from firkin.errors import StateError
 
     answers = await asyncio.gather(*map(_one, found), return_exceptions=True)

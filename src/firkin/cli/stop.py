@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...], grace: float) -> None:
     """Stop live containers: their stop signal, then SIGKILL. Returns as soon as they are gone."""
-    asyncio.run(_stop(containers, grace))
+    drive(_stop(containers, grace))
 
 
 async def _stop(names: tuple[str, ...], grace: float) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -13,7 +13,7 @@ __all__ = ["command"]
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...]) -> None:
     """Let paused containers go on, their clocks set to now."""
-    asyncio.run(_unpause(containers))
+    drive(_unpause(containers))
 
 
 async def _unpause(names: tuple[str, ...]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
+
+from firkin.cli._loop import drive
 
 if TYPE_CHECKING:
     from firkin.core.limits import Limits
@@ -30,7 +31,7 @@ def command(
     from firkin.core.limits import Limits
 
     limits = Limits.of(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high)
-    asyncio.run(_update(containers, limits))
+    drive(_update(containers, limits))
 
 
 async def _update(names: tuple[str, ...], limits: Limits) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
+
+from firkin.cli._loop import drive
 
 if TYPE_CHECKING:
     from firkin.core.live import LiveContainer
@@ -17,7 +18,7 @@ __all__ = ["command"]
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...]) -> None:
     """Wait until live containers end and print their exit codes, in the order of their names here."""
-    for code in asyncio.run(_wait(containers)):
+    for code in drive(_wait(containers)):
         click.echo(code)
 
 
@@ -27,6 +28,8 @@ async def _wait(names: tuple[str, ...]) -> list[int]:
 
     found = [find_live(StateDirs.default(), name) for name in names]
     # All at once: one that ended while another is waited for could not be asked any more.
+    import asyncio
+
     return await asyncio.gather(*map(_code, found))
 
 

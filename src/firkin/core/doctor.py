@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from firkin.errors import FirkinError
+from firkin.frozen import dataclass
 from firkin.types import Size, StateDirs
 from firkin.vmm.assets import resolve_assets
 from firkin.vmm.cgroup import CONTROLLERS, find_places

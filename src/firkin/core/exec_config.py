@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Unpack
 
 from firkin.core.lowering import (
@@ -21,6 +21,7 @@ from firkin.core.policy import effective_capabilities
 from firkin.core.process_options import ProcessOptions
 from firkin.core.spec import Process, ProcessSpec, ProcessUser, Root, RuntimeSpec
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types import Capability, ContainerId, LinuxCapabilities, PtySize, Rlimit, Stdio, User
 
 __all__ = ["ExecConfig"]

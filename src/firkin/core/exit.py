@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from signal import Signals
 
 from firkin.errors import ProcessFailedError
+from firkin.frozen import dataclass
 
 __all__ = ["CompletedProcess", "ExitStatus"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types import Size
 
 __all__ = ["Limits"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from firkin.errors import NotFoundError
+from firkin.frozen import dataclass
 from firkin.types import StateDirs
 from firkin.vmm.folder import live
 

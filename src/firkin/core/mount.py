@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from firkin.core.spec import SpecMount
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types import GuestPath, Size
 
 __all__ = ["FileMount", "Mount", "MountKind", "VirtiofsShare", "staging_path"]

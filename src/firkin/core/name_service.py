@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types import Hostname
 
 if TYPE_CHECKING:

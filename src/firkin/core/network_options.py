@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.network.plan import LARGEST_MTU, LEAST_MTU
 from firkin.network.policy import Policy
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from firkin.core.network_options import NetworkOptions
 from firkin.core.process_options import ProcessOptions, check_command
 from firkin.core.vm_options import VmOptions
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.oci.ensure import PullPolicy
 from firkin.types import GuestPath, Hostname, Platform, Signal, Size
 

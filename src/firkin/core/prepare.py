@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ from firkin.core.options import ContainerOptions
 from firkin.core.spec import RuntimeSpec
 from firkin.errors import InvalidInputError
 from firkin.ext4 import needs_recovery
+from firkin.frozen import dataclass
 from firkin.oci.config import ImageConfig
 from firkin.oci.rootfs import Ext4Image, OciBundle, RawBlock, Rootfs, snapshot_rootfs
 from firkin.types import ContainerId, Platform, VirtiofsTag

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types import GuestPath, LinuxCapabilities, PtySize, Rlimit, Stdio, User
 
 __all__ = ["ProcessOptions", "check_command", "check_env"]

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types import Capability
 
 __all__ = [

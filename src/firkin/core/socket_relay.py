@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types import GuestPath
 
 __all__ = ["SocketRelay"]

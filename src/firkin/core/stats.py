@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from firkin.frozen import dataclass
 
 if TYPE_CHECKING:
     from firkin.vminitd._generated import agent_pb2 as pb

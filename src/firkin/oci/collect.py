@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
 
 from firkin import faults
 from firkin.errors import ImageError, StateError
+from firkin.frozen import dataclass
 from firkin.oci._lock import lock_file
 from firkin.oci.content import ContentStore
 from firkin.oci.lease import leased, store_lock

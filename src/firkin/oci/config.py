@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
 from firkin.errors import ImageError, InvalidInputError
+from firkin.frozen import dataclass
 from firkin.oci._json import mapping, number, optional_text, parse_object, text_list, text_map
 from firkin.types.digest import Digest
 from firkin.types.platform import Platform

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from firkin.errors import ImageNotFoundError, InvalidInputError
+from firkin.frozen import dataclass
 from firkin.oci.image import Image
 from firkin.oci.rootfs_cache import RootfsLease
 from firkin.oci.store import ImageStore

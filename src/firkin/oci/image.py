@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
+from firkin.frozen import dataclass
 from firkin.oci.config import ImageConfig
 from firkin.oci.manifest import Descriptor
 from firkin.oci.media_types import layer_compression

@@ -7,11 +7,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from firkin import faults
 from firkin.errors import ImageError, InvalidInputError
+from firkin.frozen import dataclass
 from firkin.oci._json import number, optional_text, parse_object
 from firkin.oci.lease import store_lock
 from firkin.oci.manifest import Descriptor

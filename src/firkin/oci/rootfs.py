@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firkin.errors import ImageError, InvalidInputError
+from firkin.frozen import dataclass
 from firkin.oci.copying import Method, copy_content
 
 if TYPE_CHECKING:

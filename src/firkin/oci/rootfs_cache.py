@@ -10,13 +10,13 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
 
 from firkin import faults
 from firkin.errors import ImageError
+from firkin.frozen import dataclass
 from firkin.oci._lock import FileLock, lock_file
 from firkin.oci.content import ContentStore
 from firkin.oci.image import Image, Layer

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 
 __all__ = ["Capability", "LinuxCapabilities"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 
 __all__ = ["Platform"]
 

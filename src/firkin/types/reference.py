@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types.digest import Digest
 
 __all__ = ["Reference"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 
 __all__ = ["StateDirs"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 
 __all__ = ["DEFAULT_PTY_SIZE", "PtySize", "Stdio"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 
 __all__ = ["User"]
 

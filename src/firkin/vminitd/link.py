@@ -11,10 +11,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from firkin.errors import LinkError, StateError
+from firkin.frozen import dataclass
 from firkin.vminitd import events as ev
 from firkin.vminitd.framing import Framing
 from firkin.vminitd.liveness import Liveness

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from firkin.frozen import dataclass
 
 __all__ = [
     "CREDIT",

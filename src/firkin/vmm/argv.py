@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from firkin.frozen import dataclass
 from firkin.vmm.config import VmConfig
 from firkin.vmm.host import HostCapabilities
 

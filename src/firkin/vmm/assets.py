@@ -9,12 +9,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from firkin import faults
 from firkin.errors import BootError
+from firkin.frozen import dataclass
 from firkin.types.state import StateDirs
 from firkin.vmm.initramfs import directory, file, newc
 from firkin.vmm.kernel import KernelImage, extract_vmlinux, find_kernel

@@ -14,11 +14,11 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from firkin.frozen import dataclass
 from firkin.vmm.argv import kernel_arguments
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.config import VmConfig, disk_capacity

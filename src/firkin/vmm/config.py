@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types import VirtiofsTag
 from firkin.vmm.kernel import KernelImage
 

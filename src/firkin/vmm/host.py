@@ -9,11 +9,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from firkin.errors import BootError, InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types.state import StateDirs
 from firkin.vmm.assets import BootAssets
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from firkin.frozen import dataclass
 
 __all__ = ["Entry", "directory", "file", "newc"]
 

@@ -6,10 +6,10 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from firkin.errors import BootError, InvalidInputError
+from firkin.frozen import dataclass
 from firkin.types.state import StateDirs
 
 __all__ = ["KernelImage", "extract_vmlinux", "find_kernel"]

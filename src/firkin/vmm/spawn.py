@@ -14,11 +14,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from typing import IO, Any
 
 from firkin import faults
 from firkin.errors import BootError
+from firkin.frozen import dataclass
 from firkin.vmm.cgroup import Cage
 
 __all__ = ["Identity", "spawn"]
@@ -51,11 +51,14 @@ class Identity:
     groups: tuple[int, ...] = ()
 
 
+_OURS = Identity()
+
+
 def spawn(
     argv: Sequence[str],
     *,
     setpriv: str = "setpriv",
-    identity: Identity = Identity(),
+    identity: Identity = _OURS,
     fds: Sequence[int] = (),
     stderr: int | IO[bytes],
     no_new_privs: bool = True,

@@ -24,9 +24,9 @@ SIZE = 1 << 30
 # Runs the command line, then tells which of the expensive modules it has imported.
 SCRIPT = """
 import sys
-from firkin.cli import main
+from firkin.cli.main import run
 try:
-    main(sys.argv[1:])
+    sys.exit(run(sys.argv[1:]))
 finally:
     print(sorted({"asyncio", "httpx", "rich", "google.protobuf"} & set(sys.modules)))
 """

@@ -1,0 +1,41 @@
+"""What small commands import: start-up time is imports, and a list of modules is exact where a clock is not."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+_PROBE = """
+import atexit, sys
+atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))
+from firkin.cli import main
+main()
+"""
+# Each costs a third of a small command or more.
+HEAVY = frozenset(("asyncio", "google.protobuf", "httpx", "rich", "qemu.qmp", "ssl"))
+
+
+def imported(*args: str) -> set[str]:
+    """The modules that `firkin ARGS` has imported by its end."""
+    done = subprocess.run([sys.executable, "-c", _PROBE, *args], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("args", [("version",), ("ps",), ("ps", "--format", "json"), ("--help",), ("run", "--help")])
+def test_small_commands_import_little(home: object, args: tuple[str, ...]) -> None:
+    assert imported(*args) & HEAVY == set()
+
+
+def test_version_imports_no_layer_below_the_command_line(home: object) -> None:
+    layers = {f"firkin.{layer}" for layer in ("core", "vmm", "vminitd", "oci", "ext4", "types")}
+    assert imported("version") & layers == set()
+
+
+@pytest.mark.parametrize("package", ["firkin", "firkin.oci", "firkin.types", "firkin.vminitd", "firkin.vmm"])
+def test_lazy_packages_have_what_they_promise(package: str) -> None:
+    module = importlib.import_module(package)
+    assert {name: getattr(module, name) for name in module.__all__}.keys() == set(module.__all__)
+    assert not hasattr(module, "nothing")
