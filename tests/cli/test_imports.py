@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from firkin.oci import Image
+
 _PROBE = """
 import atexit, sys
 atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))
@@ -32,6 +34,29 @@ def test_small_commands_import_little(home: object, args: tuple[str, ...]) -> No
 def test_version_imports_no_layer_below_the_command_line(home: object) -> None:
     layers = {f"firkin.{layer}" for layer in ("core", "vmm", "vminitd", "oci", "ext4", "types")}
     assert imported("version") & layers == set()
+
+
+_SPAWN = """
+import logging, sys
+class Spawned(logging.Handler):
+    def emit(self, record):
+        print(*sorted(sys.modules), file=sys.stderr)
+logging.getLogger("firkin.vmm.spawn").addHandler(Spawned())
+logging.getLogger("firkin.vmm.spawn").setLevel(logging.DEBUG)
+from firkin.cli import main
+main()
+"""
+
+
+@pytest.mark.vm
+def test_qemu_is_spawned_before_what_it_needs_not_is_imported(home: object, busybox_image: Image) -> None:
+    command = [sys.executable, "-c", _SPAWN, "run", "busybox", "true"]
+    # The first may have to make a base VM.
+    subprocess.run(command, capture_output=True, check=True)
+    modules = set(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split())
+    assert "firkin.vmm.head_start" in modules
+    assert modules & HEAVY == set()
+    assert {"firkin.vminitd.link", "firkin.core.lowering", "firkin.core.owner"} & modules == set()
 
 
 @pytest.mark.parametrize("package", ["firkin", "firkin.oci", "firkin.types", "firkin.vminitd", "firkin.vmm"])

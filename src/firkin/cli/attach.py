@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -26,7 +26,7 @@ def command(container: str, keys: str, no_stdin: bool, sig_proxy: bool) -> int:
 
     Ends with it, and with its exit code; or when the detach keys are typed.
     """
-    return asyncio.run(_attach(container, keys, not no_stdin, sig_proxy))
+    return drive(_attach(container, keys, not no_stdin, sig_proxy))
 
 
 async def _attach(name: str, keys: str, stdin: bool, proxy: bool) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...], force: bool) -> None:
     """Remove containers. One that has ended is gone already, so this is for live ones, with --force."""
-    asyncio.run(_remove(containers, force))
+    drive(_remove(containers, force))
 
 
 async def _remove(names: tuple[str, ...], force: bool) -> None:

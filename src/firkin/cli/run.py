@@ -12,6 +12,7 @@ from firkin.cli._loop import drive
 from firkin.cli.options import container_flags, inputs_from
 
 if TYPE_CHECKING:
+    from firkin.core.beginning import Beginning
     from firkin.core.container import AsyncContainer
 
 __all__ = ["command"]
@@ -40,7 +41,11 @@ def command(
     if detach:
         click.echo(_detached(image, args, name, inputs_from(flags)))
         return 0
-    return drive(_run(image, args, name, timings, inputs_from(flags)))
+    from firkin.core.beginning import begin
+
+    with begin(image, args, name=name, dirs=None, options=inputs_from(flags)) as begun:
+        # QEMU starts: what is imported from here on costs no time of its own.
+        return drive(_run(begun, timings))
 
 
 def _detached(image: str, args: tuple[str, ...], name: str | None, inputs: Any) -> str:
@@ -61,11 +66,12 @@ def _progress() -> Any:
     return showing("auto") if sys.stderr.isatty() else None
 
 
-async def _run(image: str, args: tuple[str, ...], name: str | None, timings: bool, inputs: Any) -> int:
+async def _run(begun: Beginning, timings: bool) -> int:
     from firkin.core.attach import foreground
     from firkin.core.container import AsyncContainer
+    from firkin.core.launch import finish
 
-    async with await AsyncContainer.launch(image, args, name=name, progress=_progress(), **inputs) as container:
+    async with await finish(AsyncContainer, begun, _progress()) as container:
         if timings:
             _print_timings(container)
         status = await foreground(container.process, terminal=container.options.terminal)

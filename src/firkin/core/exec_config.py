@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Unpack
 
+from firkin.core.guest_root import rootfs_path
 from firkin.core.lowering import (
     SeccompProgram,
     console,
@@ -14,7 +15,6 @@ from firkin.core.lowering import (
     lower_user,
     merge_env,
     process_annotations,
-    rootfs_path,
 )
 from firkin.core.option_inputs import ExecInputs, convert
 from firkin.core.policy import effective_capabilities

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from firkin.vmm import BootLog, Disk, KernelImage, VmConfig
+from firkin.vmm.config import BootLog, Disk, VmConfig
+from firkin.vmm.kernel import KernelImage
 
 if TYPE_CHECKING:
     from firkin.core.options import ContainerOptions
+    from firkin.types import ContainerId
 
-__all__ = ["GuestMount", "disk_device", "root_mounts", "vm_config"]
+__all__ = ["GuestMount", "disk_device", "root_mounts", "rootfs_path", "vm_config"]
 
 
 class GuestMount(NamedTuple):
@@ -29,6 +31,11 @@ def disk_device(index: int) -> str:
     disks for their serials would do as well, and is one more path to translate in each fork.
     """
     return f"/dev/vd{chr(ord('a') + index)}"
+
+
+def rootfs_path(container_id: ContainerId) -> str:
+    """Where the agent mounts a container's root in the guest."""
+    return f"/run/container/{container_id}/rootfs"
 
 
 def vm_config(options: ContainerOptions, root: Path) -> VmConfig:

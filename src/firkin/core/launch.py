@@ -3,31 +3,24 @@ fails."""
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
 
 from firkin import faults
+from firkin.core.beginning import Beginning, Machine, begin
 from firkin.core.live import publish
 from firkin.core.lowering import resolve_stop_signal
 from firkin.core.mounted_disks import hold_disks
 from firkin.core.name_files import name_requests
-from firkin.core.networking import open_network
-from firkin.core.option_inputs import OptionInputs, container_options
+from firkin.core.option_inputs import OptionInputs
 from firkin.core.owner import Owner
-from firkin.core.prepare import prepare
-from firkin.core.seccomp_cache import container_program
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
-from firkin.core.unserved import refuse_unserved
-from firkin.oci import ImageStore
 from firkin.oci.ensure import ensure
-from firkin.oci.rootfs import OciBundle
 from firkin.types import ContainerId, ProcessId, StateDirs
 from firkin.vminitd.control import ControlServer
-from firkin.vmm import VirtualMachine, VmFolder
+from firkin.vmm import VirtualMachine
 
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
@@ -35,13 +28,11 @@ if TYPE_CHECKING:
     from firkin.core.options import ContainerOptions
     from firkin.core.prepare import PreparedVm
     from firkin.core.process import AsyncProcess
-    from firkin.oci.image import Image
     from firkin.oci.registry.progress import Progress
 
-__all__ = ["launch"]
+__all__ = ["finish", "launch"]
 
 _T = TypeVar("_T", bound="AsyncContainer")
-_IMAGE_READY = faults.declare("launch.image-ready", "the root filesystem image is leased, there is no VM yet")
 _VM_READY = faults.declare("launch.vm-ready", "the VM answers, nothing is mounted in it")
 _STARTED = faults.declare("launch.started", "the first process runs, nobody waits for it yet")
 
@@ -57,58 +48,55 @@ async def launch(
     options: OptionInputs,
 ) -> _T:
     """Start a container and make a `kind` of it. See `AsyncContainer.launch` for the meaning and the errors."""
-    chosen = container_options(command, **options)
-    refuse_unserved(chosen)
-    id = ContainerId(name) if name is not None else ContainerId(secrets.token_hex(6))
+    with begin(image, command, name=name, dirs=dirs, options=options) as begun:
+        return await finish(kind, begun, progress)
+
+
+async def finish(kind: type[_T], begun: Beginning, progress: AbstractContextManager[Progress] | None) -> _T:
+    """Start what was begun, and make a `kind` of it. What has to be undone at its end is the container's then."""
+    machine = begun.machine or await _fetched(begun, progress)
     async with AsyncExitStack() as stack:
-        container = await _launch(kind, image, id, chosen, dirs or StateDirs.default(), progress, stack)
+        stack.enter_context(begun.take())
+        vm = await VirtualMachine.start(
+            machine.config, folder=begun.folder, dirs=begun.dirs, fork=begun.options.fork, ahead=begun.ahead
+        )
+        stack.push_async_callback(vm.aclose)
+        vm.timings.record("image", begun.image_ms)
+        faults.point(_VM_READY)
+        with vm.timings.phase("process"):
+            process = await _start(vm, begun.id, begun.options, machine.prepared, machine.emulation)
+        stack.push_async_callback(process.aclose)
+        faults.point(_STARTED)
+        container = kind(
+            id=begun.id,
+            image=machine.image,
+            options=begun.options,
+            spec=machine.prepared.spec,
+            vm=vm,
+            process=process,
+            stop_signal=resolve_stop_signal(begun.options, machine.image.config),
+            network=machine.network,
+        )
+        owner = Owner(container)
+        await stack.enter_async_context(ControlServer(begun.folder.path, owner.handlers()))
+        await stack.enter_async_context(owner)
+        publish(begun.folder.path, container.describe())
         container.own(stack.pop_all())
     return container
 
 
-async def _launch(
-    kind: type[_T],
-    image_name: str,
-    id: ContainerId,
-    options: ContainerOptions,
-    dirs: StateDirs,
-    progress: AbstractContextManager[Progress] | None,
-    stack: AsyncExitStack,
-) -> _T:
-    began = time.perf_counter()
-    # First of all, so that a name in use costs nothing; `start` takes the folder over.
-    folder = VmFolder.claim(dirs, id)
-    stack.callback(folder.remove)
-    image, prepared, emulation = await _prepared(image_name, id, options, folder, dirs, progress, stack)
-    imaged = time.perf_counter()
-    faults.point(_IMAGE_READY)
-    config = emulation.config if emulation else prepared.config
-    network = open_network(options, folder.path, stack)
-    if network is not None:
-        config = network.joined(config)
-    vm = await VirtualMachine.start(config, folder=folder, dirs=dirs, fork=options.fork)
-    stack.push_async_callback(vm.aclose)
-    vm.timings.record("image", (imaged - began) * 1e3)
-    faults.point(_VM_READY)
-    with vm.timings.phase("process"):
-        process = await _start(vm, id, options, prepared, emulation)
-    stack.push_async_callback(process.aclose)
-    faults.point(_STARTED)
-    container = kind(
-        id=id,
-        image=image,
-        options=options,
-        spec=prepared.spec,
-        vm=vm,
-        process=process,
-        stop_signal=resolve_stop_signal(options, image.config),
-        network=network,
+async def _fetched(begun: Beginning, progress: AbstractContextManager[Progress] | None) -> Machine:
+    """The machine of what is to be pulled, converted or waited for first."""
+    options = begun.options
+    pulled = await ensure(
+        begun.store,
+        begun.image,
+        policy=options.pull,
+        platform=options.platform,
+        convert=options.disk,
+        progress=progress,
     )
-    owner = Owner(container)
-    await stack.enter_async_context(ControlServer(folder.path, owner.handlers()))
-    await stack.enter_async_context(owner)
-    publish(folder.path, container.describe())
-    return container
+    return begun.settle(pulled, await hold_disks(options, begun.folder, begun.dirs, begun.stack))
 
 
 async def _start(
@@ -136,42 +124,3 @@ async def _start(
         program=spec.process.args[0],
         before=before,
     )
-
-
-async def _prepared(
-    image_name: str,
-    id: ContainerId,
-    options: ContainerOptions,
-    folder: VmFolder,
-    dirs: StateDirs,
-    progress: AbstractContextManager[Progress] | None,
-    stack: AsyncExitStack,
-) -> tuple[Image, PreparedVm, Emulation | None]:
-    """The image, its root filesystem held by `stack`, and what to make of it."""
-    pulled = await ensure(
-        ImageStore(dirs),
-        image_name,
-        policy=options.pull,
-        platform=options.platform,
-        convert=options.disk,
-        progress=progress,
-    )
-    assert pulled.rootfs is not None
-    prepared = prepare(
-        options,
-        OciBundle(pulled.image),
-        container_id=id,
-        root_path=stack.enter_context(pulled.rootfs).path,
-        disk_of=await hold_disks(options, folder, dirs, stack) if options.mounts else None,
-        seccomp=container_program(options, cache=dirs.cache / "seccomp"),
-    )
-    return pulled.image, prepared, _emulation(prepared, options, dirs) if prepared.emulate else None
-
-
-def _emulation(prepared: PreparedVm, options: ContainerOptions, dirs: StateDirs) -> Emulation:
-    from firkin.core.emulation import announce, emulate
-
-    emulation = emulate(prepared, dirs.cache / "emulators")
-    if options.emulate is None:
-        announce(prepared)
-    return emulation

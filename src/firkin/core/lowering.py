@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from firkin.core.guest_root import rootfs_path
 from firkin.core.policy import MASKED_PATHS, READONLY_PATHS, effective_capabilities
 from firkin.core.spec import (
     Box,
@@ -48,7 +49,6 @@ __all__ = [
     "resolve_hostname",
     "resolve_labels",
     "resolve_stop_signal",
-    "rootfs_path",
 ]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -114,11 +114,6 @@ def lower(
         ),
         annotations=dict(sorted(annotations.items())),
     )
-
-
-def rootfs_path(container_id: ContainerId) -> str:
-    """Where the agent mounts a container's root in the guest."""
-    return f"/run/container/{container_id}/rootfs"
 
 
 def resolve_hostname(options: ContainerOptions, container_id: ContainerId) -> Hostname:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from firkin.core.options import ContainerOptions
     from firkin.vmm import VmFolder
 
-__all__ = ["hold_disks"]
+__all__ = ["HELD", "hold_disks"]
+
+HELD = ("volume", "image")
+"""The kinds of mounts whose disks somebody has to find, and to hold."""
 
 
 async def hold_disks(
-    options: ContainerOptions, folder: VmFolder, dirs: StateDirs, stack: AsyncExitStack
+    options: ContainerOptions, folder: VmFolder, dirs: StateDirs, stack: ExitStack
 ) -> Callable[[Mount], Path] | None:
     """What finds the disk of a mount, for `prepare`. `stack` lets go of the disks.
 
@@ -36,7 +39,7 @@ async def hold_disks(
     return (lambda mount: found[mount.staging]) if found else None
 
 
-def _volume(mount: Mount, options: ContainerOptions, folder: VmFolder, dirs: StateDirs, stack: AsyncExitStack) -> Path:
+def _volume(mount: Mount, options: ContainerOptions, folder: VmFolder, dirs: StateDirs, stack: ExitStack) -> Path:
     from firkin.core.volumes import DEFAULT_SIZE, hold_volume, make_disk
 
     if not mount.source:
@@ -47,7 +50,7 @@ def _volume(mount: Mount, options: ContainerOptions, folder: VmFolder, dirs: Sta
     return stack.enter_context(hold_volume(mount.source, read_only=read_only, dirs=dirs)).path
 
 
-async def _image(mount: Mount, options: ContainerOptions, dirs: StateDirs, stack: AsyncExitStack) -> Path:
+async def _image(mount: Mount, options: ContainerOptions, dirs: StateDirs, stack: ExitStack) -> Path:
     from firkin.oci import ImageStore
     from firkin.oci.ensure import ensure
 

@@ -11,7 +11,7 @@ from firkin.errors import StateError
 from firkin.network.network import Network, NetworkPlan
 from firkin.network.plan import INSIDE, LARGEST_MTU, random_mac
 from firkin.network.ports import Bound, bind
-from firkin.vmm import Network as Card
+from firkin.vmm.config import Network as Card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ REFUSED = "refused.jsonl"
 """The file in a VM's folder that has its refusals, one JSON line each."""
 
 
-def open_network(options: ContainerOptions, folder: Path, stack: AsyncExitStack) -> ContainerNetwork | None:
+def open_network(options: ContainerOptions, folder: Path, stack: ExitStack | AsyncExitStack) -> ContainerNetwork | None:
     """The network that `options` ask for, ended by `stack`; None for none.
 
     The host's ports are taken here. Also for a restored VM: it gets an address of its own, and whatever connections

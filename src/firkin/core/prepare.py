@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from firkin.core.guest_root import GuestMount, disk_device, root_mounts, vm_config
-from firkin.core.lowering import SeccompProgram, lower, rootfs_path
-from firkin.core.name_files import name_mounts
+from firkin.core.guest_root import GuestMount, disk_device, root_mounts, rootfs_path, vm_config
 from firkin.core.options import ContainerOptions
-from firkin.core.spec import RuntimeSpec
 from firkin.errors import InvalidInputError
-from firkin.ext4 import needs_recovery
 from firkin.frozen import dataclass
 from firkin.oci.config import ImageConfig
 from firkin.oci.rootfs import Ext4Image, OciBundle, RawBlock, Rootfs, snapshot_rootfs
 from firkin.types import ContainerId, Platform, VirtiofsTag
-from firkin.vmm import Disk, Share, VmConfig
+from firkin.vmm.config import Disk, Share, VmConfig
 
 if TYPE_CHECKING:
+    from firkin.core.lowering import SeccompProgram
     from firkin.core.mount import Mount
+    from firkin.core.spec import RuntimeSpec
     from firkin.vmm.assets import BootAssets
 
 __all__ = ["BlockDevice", "GuestMount", "PreparedVm", "prepare", "prepare_restored", "resolve_binds"]
 
 DiskOf = Callable[["Mount"], Path]
+SeccompOf = Callable[[ContainerOptions], "SeccompProgram | None"]
 
 
 class BlockDevice(NamedTuple):
@@ -43,9 +43,9 @@ class BlockDevice(NamedTuple):
         return disk_device(self.slot - 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PreparedVm:
-    """All that is started for a container.
+    """All that is started for a container. `spec` is lowered when it is asked for: QEMU starts without it.
 
     `config` has no networks yet: they need descriptors of helpers that do not run. `guest_mounts` are in the order to
     make them, the root filesystem's first. `emulate`: the image is for another architecture. `assets` are the kernel
@@ -57,14 +57,30 @@ class PreparedVm:
     rootfs_device: BlockDevice
     writable_layer_device: BlockDevice | None
     guest_mounts: tuple[GuestMount, ...]
-    spec: RuntimeSpec
     emulate: bool
+    container_id: ContainerId
+    options: ContainerOptions
+    seccomp: SeccompOf | None = field(default=None, repr=False, compare=False)
     assets: BootAssets | None = None
 
     @property
     def shares(self) -> tuple[Share, ...]:
         """The live shares, each of one folder or file."""
         return self.config.shares
+
+    @cached_property
+    def spec(self) -> RuntimeSpec:
+        """The runtime specification. Raises `InvalidInputError`, `ImageError` as `lower` does."""
+        from firkin.core.lowering import lower
+        from firkin.core.name_files import name_mounts
+
+        return lower(
+            self.options,
+            self.rootfs.image.config if isinstance(self.rootfs, OciBundle) else ImageConfig(),
+            container_id=self.container_id,
+            seccomp=self.seccomp(self.options) if self.seccomp else None,
+            extra_mounts=name_mounts(self.options, rootfs_path(self.container_id)),
+        )
 
 
 def prepare(
@@ -74,27 +90,22 @@ def prepare(
     container_id: ContainerId,
     root_path: Path | None = None,
     disk_of: DiskOf | None = None,
-    seccomp: SeccompProgram | None = None,
+    seccomp: SeccompOf | None = None,
     host: Platform | None = None,
     assets: BootAssets | None = None,
 ) -> PreparedVm:
     """Lower `options` for a container with `rootfs`; reads nothing but what kind of files bind mounts name.
 
     `root_path` is the ext4 image of an `OciBundle` (`ImageStore.rootfs` leases it). `disk_of` finds the disk image of a
-    volume or image mount. Raises `InvalidInputError` for options that fit neither rootfs nor host.
+    volume or image mount. `seccomp` gives the first process's filter.
+
+    Raises `InvalidInputError` for options that fit neither rootfs nor host.
     """
     options = resolve_binds(options)
     image = rootfs.image if isinstance(rootfs, OciBundle) else None
     disk = _root_disk(options, rootfs, root_path)
     config = vm_config(options, disk.path)
     disks = [disk, *config.disks[1:]]
-    spec = lower(
-        options,
-        image.config if image else ImageConfig(),
-        container_id=container_id,
-        seccomp=seccomp,
-        extra_mounts=name_mounts(options, rootfs_path(container_id)),
-    )
     outer: dict[str, GuestMount] = {}
     for mount in options.mounts:
         if mount.staging not in outer and (found := _guest_mount(mount, options, disks, disk_of)) is not None:
@@ -104,9 +115,11 @@ def prepare(
         rootfs=rootfs,
         rootfs_device=BlockDevice(1, disk.path),
         writable_layer_device=BlockDevice(2, config.disks[1].path) if options.writable_layer else None,
-        guest_mounts=(*root_mounts(options, spec.root.path), *outer.values()),
-        spec=spec,
+        guest_mounts=(*root_mounts(options, rootfs_path(container_id)), *outer.values()),
         emulate=_emulate(options, image.platform if image else None, host or Platform.current()),
+        container_id=container_id,
+        options=options,
+        seccomp=seccomp,
         assets=assets,
     )
 
@@ -170,6 +183,8 @@ def _guest_mount(
         path = Path(mount.source) if disk_of is None or mount.kind == "block" else disk_of(mount)
         # One disk for all mounts of it, writable if one of them is.
         read_only = all(other.read_only for other in options.mounts if other.staging == mount.staging)
+        from firkin.ext4 import needs_recovery
+
         # After a power cut reading takes a repair first, which a layer that is thrown away takes in.
         torn = read_only and mount.kind != "image" and path.is_file() and needs_recovery(path)
         disks.append(Disk(path, read_only=read_only and not torn, overlay=torn))

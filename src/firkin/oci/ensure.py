@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from firkin.oci.registry.client import RegistryClient
     from firkin.oci.registry.progress import Progress
 
-__all__ = ["PullPolicy", "Pulled", "ensure"]
+__all__ = ["PullPolicy", "Pulled", "at_hand", "ensure"]
 
 PullPolicy = Literal["always", "missing", "never"]
 """`never` takes the local image only, `missing` pulls where there is none, `always` follows its tag."""
@@ -32,6 +32,20 @@ class Pulled:
     image: Image
     changed: bool
     rootfs: RootfsLease | None = None
+
+
+def at_hand(
+    store: ImageStore,
+    reference: Reference | str,
+    *,
+    policy: PullPolicy = "missing",
+    platform: Platform | None = None,
+    convert: int | None = None,
+) -> Pulled | None:
+    """As `ensure`, but None where a registry is to be asked or a root filesystem to be made. Does not wait."""
+    image = _local(store, reference, policy, platform)
+    rootfs = None if image is None or convert is None else store.rootfs_cache.cached(image, convert)
+    return None if image is None or (convert is not None and rootfs is None) else Pulled(image, False, rootfs)
 
 
 async def ensure(
@@ -50,17 +64,8 @@ async def ensure(
     answer. `progress` is entered where something is to be downloaded, and left before
     the answer. Raises `ImageNotFoundError`, `RegistryError`, `ImageError`.
     """
-    local = _local_only(reference)
-    if policy != "always" or local:
-        try:
-            image = store.resolve(reference, platform)
-        except ImageNotFoundError:
-            if policy == "never" or local:
-                raise
-        else:
-            return Pulled(
-                image, changed=False, rootfs=None if convert is None else await _rootfs(store, image, convert)
-            )
+    if image := _local(store, reference, policy, platform):
+        return Pulled(image, changed=False, rootfs=None if convert is None else await _rootfs(store, image, convert))
     if client is None:
         import asyncio
 
@@ -82,6 +87,21 @@ async def _rootfs(store: ImageStore, image: Image, size: int) -> RootfsLease:
     import asyncio
 
     return await asyncio.to_thread(store.rootfs, image, size)
+
+
+def _local(
+    store: ImageStore, reference: Reference | str, policy: PullPolicy, platform: Platform | None
+) -> Image | None:
+    """The image of the store that serves; None where the registry is to be asked."""
+    local = _local_only(reference)
+    if policy == "always" and not local:
+        return None
+    try:
+        return store.resolve(reference, platform)
+    except ImageNotFoundError:
+        if policy == "never" or local:
+            raise
+        return None
 
 
 def _local_only(reference: Reference | str) -> bool:

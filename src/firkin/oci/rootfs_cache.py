@@ -88,7 +88,7 @@ class RootfsCache:
 
     def path(self, image: Image, size: int) -> Path:
         """Where the image's root filesystem is, or would be."""
-        return self.root / f"{image.chain_id.hex}-{size}-{_FORMAT}.ext4"
+        return self.root / f"{image.chain_id.hex}-{int(size)}-{_FORMAT}.ext4"
 
     def cached(self, image: Image, size: int) -> RootfsLease | None:
         """The image's root filesystem where it is there already."""

@@ -57,11 +57,12 @@ class ControlServer:
         self._reading = asyncio.Semaphore(_MAX_READING)
         self._clients: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
+        self._listening: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
-        listening = _bind(self._folder)
+        self._listening = _bind(self._folder)
         faults.point(_BOUND)
-        self._accepting = asyncio.create_task(self._accept(listening))
+        self._accepting = asyncio.create_task(self._accept(self._listening))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -71,18 +72,20 @@ class ControlServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A task that was cancelled before its first step closes nothing.
+        if self._listening is not None:
+            self._listening.close()
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listening:
-            while True:
-                sock, _ = await loop.sock_accept(listening)
-                if len(self._clients) >= _MAX_CONNECTIONS or not _is_ours(sock):
-                    sock.close()
-                    continue
-                task = asyncio.create_task(self._serve(sock))
-                self._clients.add(task)
-                task.add_done_callback(self._clients.discard)
+        while True:
+            sock, _ = await loop.sock_accept(listening)
+            if len(self._clients) >= _MAX_CONNECTIONS or not _is_ours(sock):
+                sock.close()
+                continue
+            task = asyncio.create_task(self._serve(sock))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
 
     async def _serve(self, sock: socket.socket) -> None:
         from firkin.vminitd._generated.schema import CONTROL_SCHEMA

@@ -21,7 +21,7 @@ from firkin.vmm.initramfs import directory, file, newc
 from firkin.vmm.kernel import KernelImage, extract_vmlinux, find_kernel
 from firkin.vmm.modules import GUEST_MODULES, module_closure, read_module
 
-__all__ = ["BootAssets", "guest_folder", "resolve_assets"]
+__all__ = ["BootAssets", "guest_folder", "recall_assets", "resolve_assets"]
 
 # Part of every key: to be raised when what is made from equal inputs changes.
 _FORMAT = "1"
@@ -77,23 +77,46 @@ def resolve_assets(
     """
     kernel = kernel or find_kernel(dirs, environ)
     guest = guest_folder(environ)
+    folder = dirs.make("cache", "assets")
+    identity = _identity_of(kernel, guest, folder)
+    found = _recall(identity, folder, kernel)
+    if found is None:
+        with _sole_maker(folder):
+            note = _note(identity, folder)
+            found = _read_note(note, folder, kernel) or _make(folder, kernel, guest, note, hasher)
+        _memo[identity] = found
+    return found
+
+
+def recall_assets(
+    dirs: StateDirs, kernel: KernelImage | None = None, *, environ: Mapping[str, str] = os.environ
+) -> BootAssets | None:
+    """As `resolve_assets`, but None where the assets would have to be made."""
+    kernel = kernel or find_kernel(dirs, environ)
+    folder = dirs.make("cache", "assets")
+    return _recall(_identity_of(kernel, guest_folder(environ), folder), folder, kernel)
+
+
+def _recall(identity: str, folder: Path, kernel: KernelImage) -> BootAssets | None:
+    found = _memo.get(identity)
+    if found is None or not (found.vmlinux.exists() and found.initramfs.exists()):
+        found = _read_note(_note(identity, folder), folder, kernel)
+        if found is None:
+            _memo.pop(identity, None)
+            return None
+        _memo[identity] = found
+    return replace(found, kernel=kernel)
+
+
+def _identity_of(kernel: KernelImage, guest: Path, folder: Path) -> str:
     inputs = [kernel.path, guest / "vminitd", guest / "vmexec"]
     if kernel.modules is not None:
         inputs += [kernel.modules, kernel.modules / "modules.dep"]
-    folder = dirs.make("cache", "assets")
-    identity = "\n".join([_FORMAT, str(folder), *GUEST_MODULES, *(_identity(path) for path in inputs)])
-    found = _memo.get(identity)
-    if found is None:
-        note = folder / f"resolved-{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}.json"
-        found = _read_note(note, folder, kernel)
-        if found is None:
-            with _sole_maker(folder):
-                found = _read_note(note, folder, kernel) or _make(folder, kernel, guest, note, hasher)
-        _memo[identity] = found
-    elif not (found.vmlinux.exists() and found.initramfs.exists()):
-        del _memo[identity]
-        return resolve_assets(dirs, kernel, environ=environ, hasher=hasher)
-    return replace(found, kernel=kernel)
+    return "\n".join([_FORMAT, str(folder), *GUEST_MODULES, *(_identity(path) for path in inputs)])
+
+
+def _note(identity: str, folder: Path) -> Path:
+    return folder / f"resolved-{hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()}.json"
 
 
 @contextmanager

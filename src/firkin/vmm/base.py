@@ -78,14 +78,18 @@ class BaseVm:
     state: int
     sentinel: bytes
 
+    def close(self) -> None:
+        """Close both descriptors."""
+        os.close(self.ram)
+        os.close(self.state)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self.ram)
-        os.close(self.state)
+        self.close()
 
 
 def open_base(folder: Path, host: HostCapabilities, *, rehash: Callable[[int], str] = digest) -> BaseVm | None:

@@ -90,12 +90,14 @@ async def restore(
     timings: Timings,
     *,
     schema: bytes | None = None,
+    launched: Launched | None = None,
 ) -> Running:
     """Let a saved VM run on, its agent waiting for `sentinel` and speaking `schema` (see `Link.begin`).
 
-    Raises `VirtualMachineError`, having left no process.
+    `launched` is its QEMU where it was spawned already. Raises `VirtualMachineError`, having left no process.
     """
-    running = await _start(folder, config, host, saved, timings, sentinel, RESTORE_LIMIT, schema)
+    start = launched or saved
+    running = await _start(folder, config, host, start, timings, sentinel, RESTORE_LIMIT, schema)
     running.ram = os.dup(saved.ram)
     return running
 
@@ -104,40 +106,40 @@ async def _start(
     folder: VmFolder,
     config: VmConfig,
     host: HostCapabilities,
-    start: Boot | Restore,
+    start: Boot | Restore | Launched,
     timings: Timings,
     sentinel: bytes,
     limit: float,
     schema: bytes | None = None,
 ) -> Running:
-    with timings.phase("spawn"):
-        launched = launch(folder, config, host, start)
+    if isinstance(start, Launched):
+        launched = start
+    else:
+        with timings.phase("spawn"):
+            launched = launch(folder, config, host, start)
+    process = launched.watched()
     try:
         with timings.phase("boot" if isinstance(start, Boot) else "restore"):
-            greeting = asyncio.ensure_future(launched.process.or_death(_greet(launched, sentinel, limit, schema)))
-            # The HELLO goes out, and while QEMU starts the messages are imported, which takes about as long.
-            await asyncio.sleep(0)
+            link = Link.begin(launched.agent, sentinel=sentinel, schema=schema, boot_log=lambda: tail(launched.console))
+            # The HELLO is under way: while QEMU starts the messages are imported, which takes about as long.
             preload()
-            link = await greeting
+            await process.or_death(_answer(link, process, limit))
         faults.point(_READY)
     except BaseException:
         launched.close()
-        await launched.process.end()
+        await process.end()
         raise
     if launched.qmp is not None:
         # QEMU serves one client of its monitor at a time.
         launched.qmp.close()
-    return Running(launched.process, link)
+    return Running(process, link)
 
 
-async def _greet(launched: Launched, sentinel: bytes, limit: float, schema: bytes | None) -> Link:
-    console = launched.process.console
+async def _answer(link: Link, process: QemuProcess, limit: float) -> None:
     try:
-        return await Link.connect(
-            launched.agent, sentinel=sentinel, schema=schema, timeout=limit, boot_log=lambda: tail(console)
-        )
+        await link.handshake(limit)
     except LinkError:
-        # An agent's socket that closes means that QEMU is ending, which says why: give it a moment to be reaped.
-        if launched.process.running and launched.agent.fileno() < 0:
-            await asyncio.wait({launched.process.ended}, timeout=1.0)
+        # A link that ends at once means that QEMU is ending, which says why: give it a moment to be reaped.
+        if process.running and link.error is not None:
+            await asyncio.wait({process.ended}, timeout=1.0)
         raise

@@ -18,7 +18,7 @@ from firkin.frozen import dataclass
 from firkin.types.state import StateDirs
 from firkin.vmm.assets import BootAssets
 
-__all__ = ["HostCapabilities", "Verdict", "probe"]
+__all__ = ["HostCapabilities", "Verdict", "probe", "recall"]
 
 _OLDEST_QEMU = (7, 2, 0)
 _MACHINES = {"x86_64": "microvm", "aarch64": "virt"}
@@ -95,30 +95,54 @@ def probe(
     Blocks: up to some seconds the first time, a millisecond later. Raises `BootError` (not transient) where something
     that every VM needs is missing, and `InvalidInputError` for an accelerator that was asked for and does not work.
     """
-    accel = accel or environ.get("FIRKIN_ACCEL", "") or "auto"
-    if accel not in ("auto", "kvm", "tcg"):
-        raise InvalidInputError(f"FIRKIN_ACCEL is {accel!r}", value=accel, hint="kvm, tcg or auto")
-    arch = os.uname().machine
-    if arch not in _MACHINES:
-        raise BootError(f"no VMs on {arch} hosts", hint="x86-64 or arm64")
-    qemu = environ.get("FIRKIN_QEMU") or shutil.which(f"qemu-system-{arch}")
-    setpriv = shutil.which("setpriv")
-    if not qemu:
-        raise BootError(f"qemu-system-{arch} is not installed", hint="apt install qemu-system-x86")
-    if not setpriv:
-        raise BootError("setpriv is not installed", hint="apt install util-linux")
-    note = _note_path(dirs, assets, qemu, accel)
+    found = _Programs.find(accel, environ)
+    note = _note_path(dirs, assets, found)
     remembered = _read_note(note)
     if remembered is None:
-        remembered = _find_out(arch, qemu, setpriv, assets, accel, note)
+        remembered = _find_out(found, assets, note)
     return HostCapabilities(**remembered)
 
 
-def _find_out(arch: str, qemu: str, setpriv: str, assets: BootAssets, accel: str, note: Path) -> dict[str, Any]:
+def recall(
+    dirs: StateDirs, assets: BootAssets, *, accel: str = "", environ: Mapping[str, str] = os.environ
+) -> HostCapabilities | None:
+    """As `probe`, but None where that would have to look."""
+    remembered = _read_note(_note_path(dirs, assets, _Programs.find(accel, environ)))
+    return None if remembered is None else HostCapabilities(**remembered)
+
+
+@dataclass(frozen=True, slots=True)
+class _Programs:
+    """What is asked for, and where the programs for it are."""
+
+    accel: str
+    arch: str
+    qemu: str
+    setpriv: str
+
+    @classmethod
+    def find(cls, accel: str, environ: Mapping[str, str]) -> _Programs:
+        accel = accel or environ.get("FIRKIN_ACCEL", "") or "auto"
+        if accel not in ("auto", "kvm", "tcg"):
+            raise InvalidInputError(f"FIRKIN_ACCEL is {accel!r}", value=accel, hint="kvm, tcg or auto")
+        arch = os.uname().machine
+        if arch not in _MACHINES:
+            raise BootError(f"no VMs on {arch} hosts", hint="x86-64 or arm64")
+        qemu = environ.get("FIRKIN_QEMU") or shutil.which(f"qemu-system-{arch}")
+        setpriv = shutil.which("setpriv")
+        if not qemu:
+            raise BootError(f"qemu-system-{arch} is not installed", hint="apt install qemu-system-x86")
+        if not setpriv:
+            raise BootError("setpriv is not installed", hint="apt install util-linux")
+        return cls(accel, arch, qemu, setpriv)
+
+
+def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, Any]:
     # Only the first start on a host comes here.
     from firkin.vmm import accel as trial
     from firkin.vmm.tsc import tsc_khz
 
+    qemu, arch = programs.qemu, programs.arch
     version, sandbox = _qemu_version(qemu)
     uid_base, uid_count = _uids()
     found = HostCapabilities(
@@ -130,7 +154,7 @@ def _find_out(arch: str, qemu: str, setpriv: str, assets: BootAssets, accel: str
         accelerator_reason="",
         tsc_khz=tsc_khz() or 0,
         sandbox=sandbox,
-        setpriv=setpriv,
+        setpriv=programs.setpriv,
         virtiofsd=_which("virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"),
         passt=_which("passt"),
         cpus=len(os.sched_getaffinity(0)),
@@ -142,7 +166,7 @@ def _find_out(arch: str, qemu: str, setpriv: str, assets: BootAssets, accel: str
         qemu_identity=HostCapabilities.identity_of(qemu),
         processor=_processor(),
     )
-    verdict = trial.judge(found, assets, accel, note.parent)
+    verdict = trial.judge(found, assets, programs.accel, note.parent)
     result = asdict(found) | {"accelerator": verdict.accelerator, "accelerator_reason": verdict.reason}
     temporary = note.with_name(f"{note.name}.{os.getpid()}")
     temporary.write_text(json.dumps(result))
@@ -150,9 +174,9 @@ def _find_out(arch: str, qemu: str, setpriv: str, assets: BootAssets, accel: str
     return result
 
 
-def _note_path(dirs: StateDirs, assets: BootAssets, qemu: str, accel: str) -> Path:
-    program = f"{qemu} {HostCapabilities.identity_of(qemu)}"
-    key = f"1 {_boot_id()} {program} {assets.kernel_digest} {accel} {os.getuid()}"
+def _note_path(dirs: StateDirs, assets: BootAssets, programs: _Programs) -> Path:
+    program = f"{programs.qemu} {HostCapabilities.identity_of(programs.qemu)}"
+    key = f"1 {_boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
     return dirs.make("cache", "assets") / f"host-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
 
 

@@ -6,9 +6,12 @@ import fcntl
 import os
 import socket
 import stat
+import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firkin.errors import InvalidInputError, StateError
 from firkin.vmm.argv import DiskFds, Handed, command_line, restore_commands
@@ -18,8 +21,10 @@ from firkin.vmm.config import Disk, VmConfig, disk_capacity
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.overlay import write_overlay, write_window
-from firkin.vmm.process import Child, QemuProcess
 from firkin.vmm.spawn import Identity, spawn
+
+if TYPE_CHECKING:
+    from firkin.vmm.process import Child, QemuProcess
 
 __all__ = ["Boot", "Launched", "Restore", "launch"]
 
@@ -42,11 +47,29 @@ class Restore:
 
 @dataclass(slots=True)
 class Launched:
-    """A started QEMU. `agent` is connected to the guest's port, `qmp` (of a restore) carries its answers."""
+    """A started QEMU. `agent` is connected to the guest's port, `qmp` (of a restore) carries its answers.
 
-    process: QemuProcess
+    `said` is where its stderr goes, `console` where the guest's console does.
+    """
+
+    child: subprocess.Popen[bytes]
+    said: Path
+    console: Path
     agent: socket.socket
     qmp: socket.socket | None = None
+    helpers: Sequence[Child] = ()
+
+    def watched(self) -> QemuProcess:
+        """The process, watched by the running event loop. To be called once."""
+        from firkin.vmm.process import QemuProcess
+
+        return QemuProcess(self.child, said=self.said, console=self.console, helpers=self.helpers)
+
+    def end(self) -> None:
+        """Kill a process that nobody watches, and wait until it is gone."""
+        self.close()
+        self.child.kill()
+        self.child.wait()
 
     def close(self) -> None:
         """Close the sockets; the process is somebody else's."""
@@ -106,7 +129,7 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             limits=process_limits(config, images, alone=host.uid_count > 1),
         )
         failed.pop_all()
-        return Launched(QemuProcess(child, said=said, console=console, helpers=helpers), connected, answers)
+        return Launched(child, said, console, connected, answers, helpers)
 
 
 def _start_shares(

@@ -22,7 +22,7 @@ from firkin.vmm.closing import Closing
 from firkin.vmm.config import VmConfig
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities, probe
-from firkin.vmm.launch import Boot, Restore
+from firkin.vmm.launch import Boot, Launched, Restore
 from firkin.vmm.needs import Needs
 from firkin.vmm.process import tail
 from firkin.vmm.qmp import Qmp
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from firkin.vminitd.agent import Agent
     from firkin.vminitd.link import Link
     from firkin.vminitd.stream import Listener, Stream
+    from firkin.vmm.head_start import HeadStart
     from firkin.vmm.saved import Saved
 
 __all__ = ["VirtualMachine"]
@@ -85,22 +86,27 @@ class VirtualMachine(Closing):
         folder: VmFolder | None = None,
         dirs: StateDirs | None = None,
         fork: bool = True,
+        ahead: HeadStart | None = None,
     ) -> Self:
         """Start a VM and return once its agent has answered.
 
         `name` is unique among the live VMs of `dirs` (default: random). A claimed `folder` is taken over, also where
         the start fails. With `fork` the VM is a copy-on-write clone of a base VM of the same shape, which the first
-        such start makes; without it the kernel boots. Raises `InvalidInputError`, `StateError` (the name is in use),
+        such start makes; without it the kernel boots. `ahead` is what `head_start` began with the same arguments.
+        Raises `InvalidInputError`, `StateError` (the name is in use),
         `BootError`.
         """
         dirs = dirs or StateDirs.default()
-        timings = Timings()
+        timings = ahead.timings if ahead else Timings()
         async with AsyncExitStack() as stack:
             own = folder or VmFolder.claim(dirs, name or f"vm-{secrets.token_hex(6)}")
             stack.callback(own.remove)
-            with timings.phase("prepare"):
-                assets, host = await asyncio.to_thread(_prepare, dirs, config)
-            running, forked = await _start(dirs, own, config, host, assets, timings, fork)
+            if ahead:
+                assets, host = ahead.assets, ahead.host
+            else:
+                with timings.phase("prepare"):
+                    assets, host = await asyncio.to_thread(_prepare, dirs, config)
+            running, forked = await _start(dirs, own, config, host, assets, timings, fork, ahead)
             vm = cls(running, own, config, host, timings, forked)
             stack.pop_all()
         _log.debug("VM %s is up: %s", own.name, timings, extra={"vm": own.name, "milliseconds": timings.total})
@@ -255,22 +261,30 @@ async def _start(
     assets: BootAssets,
     timings: Timings,
     fork: bool,
+    ahead: HeadStart | None,
 ) -> tuple[Running, bool]:
     # A shared directory needs memory that its server maps too, and its device can't be saved.
     if fork and not config.shares:
         try:
-            with await find_or_build(dirs, config, host, assets, timings) as base:
-                return await _restore(folder, config, host, base, timings), True
+            with ahead.base if ahead else await find_or_build(dirs, config, host, assets, timings) as base:
+                launched = ahead.take() if ahead else None
+                return await _restore(folder, config, host, base, launched, timings), True
         except VirtualMachineError as error:
             _fall_back(error)
     return await cold_boot(folder, config, host, Boot(assets), timings), False
 
 
 async def _restore(
-    folder: VmFolder, config: VmConfig, host: HostCapabilities, base: BaseVm, timings: Timings
+    folder: VmFolder,
+    config: VmConfig,
+    host: HostCapabilities,
+    base: BaseVm,
+    launched: Launched | None,
+    timings: Timings,
 ) -> Running:
     try:
-        return await restore(folder, config, host, Restore(base.ram, base.state), base.sentinel, timings)
+        saved = Restore(base.ram, base.state)
+        return await restore(folder, config, host, saved, base.sentinel, timings, launched=launched)
     except VirtualMachineError as error:
         if not is_transient_boot_failure(error):
             # What QEMU refuses once it refuses again: the next start makes another.

@@ -1,0 +1,76 @@
+"""A fork's QEMU spawned before there is an event loop: it comes up while its owner imports what speaks to it."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from firkin.types.state import StateDirs
+from firkin.vmm.assets import BootAssets, recall_assets
+from firkin.vmm.base import BaseVm, Shape, open_base
+from firkin.vmm.config import VmConfig
+from firkin.vmm.folder import VmFolder
+from firkin.vmm.host import HostCapabilities, recall
+from firkin.vmm.launch import Launched, Restore, launch
+from firkin.vmm.timings import Timings
+
+__all__ = ["HeadStart", "head_start"]
+
+
+class HeadStart:
+    """A QEMU that restores `base` and that nobody speaks to yet: `VirtualMachine.start` takes it over.
+
+    A context manager: leaving it ends a QEMU that was not taken over.
+    """
+
+    def __init__(
+        self, launched: Launched, base: BaseVm, host: HostCapabilities, assets: BootAssets, timings: Timings
+    ) -> None:
+        self.base = base
+        self.host = host
+        self.assets = assets
+        self.timings = timings
+        self._launched: Launched | None = launched
+        self._spawned = time.perf_counter()
+
+    def take(self) -> Launched:
+        """The QEMU, which is the caller's from now on."""
+        launched, self._launched = self._launched, None
+        if launched is None:
+            raise RuntimeError("this head start was taken before")
+        self.timings.record("import", (time.perf_counter() - self._spawned) * 1e3)
+        return launched
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._launched is not None:
+            self.take().end()
+            self.base.close()
+
+
+def head_start(folder: VmFolder, config: VmConfig, dirs: StateDirs) -> HeadStart | None:
+    """Spawn the fork that `VirtualMachine.start` would; None where something has to be found out or made before.
+
+    Blocks for some milliseconds. Raises what `VirtualMachine.start` does of what can be told by then.
+    """
+    timings = Timings()
+    with timings.phase("prepare"):
+        assets = recall_assets(dirs, config.kernel)
+        host = None if assets is None else recall(dirs, assets, accel=config.accel)
+        if assets is None or host is None or config.shares:
+            return None
+        base = open_base(dirs.make("cache", "base") / Shape.of(config, host, assets).key, host)
+    if base is None:
+        return None
+    try:
+        with timings.phase("spawn"):
+            launched = launch(folder, config, host, Restore(base.ram, base.state))
+    except BaseException:
+        base.close()
+        raise
+    return HeadStart(launched, base, host, assets, timings)
