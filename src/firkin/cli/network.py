@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import click
+
+from firkin.cli._loop import drive
 
 __all__ = ["command"]
 
@@ -39,7 +40,7 @@ def command(
     if refused:
         _print_refused(container)
     else:
-        asyncio.run(_network(container, policy if replaced or default else None))
+        drive(_network(container, policy if replaced or default else None))
 
 
 async def _network(name: str, policy: object) -> None:

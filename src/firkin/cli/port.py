@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
 
+from firkin.cli._loop import drive
 from firkin.cli.output import FORMAT, print_rows
 
 __all__ = ["command"]
@@ -25,7 +25,7 @@ def command(container: str, guest_port: str | None, add: tuple[str, ...], remove
 
     With GUEST only the host's addresses are printed that lead there.
     """
-    rows = asyncio.run(_port(container, add, remove))
+    rows = drive(_port(container, add, remove))
     if add or not remove:
         _print(rows, guest_port, form)
 
