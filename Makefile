@@ -67,6 +67,7 @@ ready: setup
 images: ready
 	@tools/setup.sh tests
 	@tools/testimages.sh
+	@tools/freshroot.sh >/dev/null
 
 clean: ## remove what was built here (not .venv, not the machine's kernel)
 	rm -rf .build dist guest/target src/firkin/_guest src/firkin/vminitd/_generated .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -53,12 +53,14 @@ def find_kernel(dirs: StateDirs, environ: Mapping[str, str] = os.environ) -> Ker
     folders = [Path(folder) for folder in (environ.get("FIRKIN_KERNEL_DIR"), *_SYSTEM_FOLDERS) if folder]
     folders.insert(1 if environ.get("FIRKIN_KERNEL_DIR") else 0, dirs.cache / "assets" / "kernel")
     for folder in folders:
-        for release in sorted(_listdir(folder), key=_release_order, reverse=True):
+        # What begins with a dot is being unpacked.
+        releases = [name for name in _listdir(folder) if not name.startswith(".")]
+        for release in sorted(releases, key=_release_order, reverse=True):
             if found := _unpacked(folder / release):
                 return found
     if found := _unpacked(Path("/")):
         return found
-    raise BootError("there is no kernel to boot", hint="run tools/setup.sh, or set FIRKIN_KERNEL to a bzImage")
+    raise BootError("there is no kernel to boot", hint="firkin setup fetches one")
 
 
 def extract_vmlinux(data: bytes) -> bytes:
