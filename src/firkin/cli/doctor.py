@@ -14,7 +14,13 @@ __all__ = ["command"]
 @click.command("doctor")
 @FORMAT
 def command(form: str) -> int:
-    """Say what this host can do, what is missing, and how to get it. Exit code 1 where nothing would run."""
+    """Say what this host can do, what is missing, and how to get it. Exit code 1 where nothing would run.
+
+    \b
+    firkin doctor
+    firkin doctor --format json
+    firkin doctor --format '{{.name}}: {{.fix}}'
+    """
     from firkin.core.doctor import examine
     from firkin.types.state import StateDirs
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from firkin.cli._image_files import list_files, printable, write_file
+from firkin.cli.output import FORMAT, print_rows, render
 
 if TYPE_CHECKING:
     from firkin.oci import Image, ImageStore
@@ -20,12 +21,6 @@ __all__ = ["command"]
 
 _REGISTRY_COMMANDS = ("login", "logout", "pull", "push")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _format(function: _Command) -> _Command:
-    return click.option(
-        "--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print (default: table)."
-    )(function)
 
 
 def _quiet(function: _Command) -> _Command:
@@ -53,12 +48,6 @@ def _print_json(value: object) -> None:
     import json
 
     click.echo(json.dumps(value, indent=2))
-
-
-def _table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _size(count: int) -> str:
@@ -166,14 +155,14 @@ def rm(force: bool, references: tuple[str, ...]) -> None:
 
 @command.command()
 @click.option("-a", "--all", "everything", is_flag=True, help="All images that are not in use, not only nameless ones.")
-@_format
+@FORMAT
 def prune(everything: bool, form: str) -> None:
     """Remove images without a name and all data that nothing needs."""
     report = _store().prune(everything=everything)
-    if form == "json":
+    if form != "table":
         import dataclasses
 
-        _print_json(dataclasses.asdict(report))
+        click.echo(render("{{json .}}" if form == "json" else form, dataclasses.asdict(report)))
         return
     for name in report.images:
         click.echo(name)
@@ -205,7 +194,7 @@ def _described(store: ImageStore, image: Image) -> dict[str, Any]:
 
 
 @command.command()
-@_format
+@FORMAT
 @_quiet
 @_platform
 @click.argument("reference", metavar="IMAGE")
@@ -222,25 +211,23 @@ def history(form: str, quiet: bool, platform: str | None, reference: str) -> Non
         }
         for step in image.config.history
     ][::-1]
-    if form == "json":
-        _print_json(steps)
-    elif quiet:
+    if quiet:
         for step in steps:
             click.echo(printable(str(step["created_by"])))
-    else:
-        rows = [
-            (
-                printable(str(s["created"])[:19]),
-                _size(int(str(s["size"]))),
-                printable(" ".join(str(s["created_by"]).split())),
-            )
-            for s in steps
-        ]
-        _table([("CREATED", "SIZE", "CREATED BY"), *rows])
+        return
+    rows = [
+        {
+            "created": printable(str(step["created"])[:19]),
+            "size": _size(int(str(step["size"]))),
+            "created_by": printable(" ".join(str(step["created_by"]).split())),
+        }
+        for step in steps
+    ]
+    print_rows(rows, {"created": "CREATED", "size": "SIZE", "created_by": "CREATED BY"}, form, steps)
 
 
 @command.command("ls")
-@_format
+@FORMAT
 @_quiet
 @_platform
 @click.argument("image", required=False)
@@ -286,22 +273,21 @@ def _list_images(form: str, quiet: bool) -> None:
                 "size": sum(image.size for image in found),
             }
         )
-    if form == "json":
-        _print_json(rows)
-    elif quiet:
+    if quiet:
         for digest in dict.fromkeys(str(row["id"] or row["digest"]) for row in rows):
             click.echo(digest.partition(":")[2][:12])
-    else:
-        _table([("IMAGE", "ID", "PLATFORM", "CREATED", "SIZE"), *(_image_row(row) for row in rows)])
+        return
+    columns = {"reference": "IMAGE", "id": "ID", "platforms": "PLATFORM", "created": "CREATED", "size": "SIZE"}
+    print_rows([_image_row(row) for row in rows], columns, form, rows)
 
 
-def _image_row(row: dict[str, Any]) -> tuple[str, ...]:
+def _image_row(row: dict[str, Any]) -> dict[str, str]:
+    named = {"reference": row["reference"] or "<none>"}
     if row["id"] is None:
-        return (row["reference"] or "<none>", "<damaged>", "", "", "")
-    return (
-        row["reference"] or "<none>",
-        row["id"].hex[:12],
-        ",".join(row["platforms"]),
-        printable((row["created"] or "")[:10]),
-        _size(row["size"]),
-    )
+        return named | {"id": "<damaged>", "platforms": "", "created": "", "size": ""}
+    return named | {
+        "id": row["id"].hex[:12],
+        "platforms": ",".join(row["platforms"]),
+        "created": printable((row["created"] or "")[:10]),
+        "size": _size(row["size"]),
+    }

@@ -24,6 +24,7 @@ OWN_FAILURE = 125
 # name -> module that holds a click command of that name. Imported only when asked for: the hot path imports little.
 _COMMANDS = {
     "attach": "firkin.cli.attach",
+    "completion": "firkin.cli.completion",
     "doctor": "firkin.cli.doctor",
     "exec": "firkin.cli.exec",
     "image": "firkin.cli.image",
@@ -40,6 +41,7 @@ _COMMANDS = {
     "push": "firkin.cli.push",
     "rm": "firkin.cli.rm",
     "run": "firkin.cli.run",
+    "setup": "firkin.cli.setup",
     "stats": "firkin.cli.stats",
     "stop": "firkin.cli.stop",
     "unpause": "firkin.cli.unpause",
@@ -50,16 +52,46 @@ _COMMANDS = {
 }
 
 
+# Docker's further names of commands of a group; not shown in the help.
+_ALIASES = {
+    "history": ("image", "history"),
+    "images": ("image", "ls"),
+    "import": ("image", "import"),
+    "load": ("image", "load"),
+    "rmi": ("image", "rm"),
+    "save": ("image", "save"),
+    "tag": ("image", "tag"),
+}
+
+
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _ALIASES:
+            group, name = _ALIASES[cmd_name]
+            above = self.get_command(ctx, group)
+            return above.get_command(ctx, name) if isinstance(above, click.Group) else None
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
         found: click.Command = importlib.import_module(module).command
+        if "_FIRKIN_COMPLETE" in os.environ:
+            from firkin.cli._complete import completed
+
+            return completed(found)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and args[0] not in _ALIASES:
+            from firkin.cli._words import about_command
+
+            if words := about_command(args[0]):
+                ctx.fail(f"there is no command {args[0]!r}: {words}")
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,6 +127,16 @@ def _report(error: FirkinError, verbose: bool) -> None:
         click.echo(f"  the VM's console ended with:\n{boot_log}", err=True)
 
 
+def _explained(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption):
+        from firkin.cli._words import about_option
+
+        if words := about_option(error.option_name):
+            return f"{error.option_name} means nothing here: {words}"
+    where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+    return f"{error.format_message()}{where}"
+
+
 def run(argv: Sequence[str]) -> int:
     """Run the command line `argv` and return the exit code."""
     verbose = any(arg in ("-v", "-vv", "--verbose") for arg in argv[:3])
@@ -108,8 +150,7 @@ def run(argv: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except click.UsageError as error:
-        where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-        click.echo(f"firkin: {error.format_message()}{where}", err=True)
+        click.echo(f"firkin: {_explained(error)}", err=True)
         return OWN_FAILURE
     except click.ClickException as error:
         click.echo(f"firkin: {error.format_message()}", err=True)
@@ -130,7 +171,10 @@ def main() -> NoReturn:
 
     That takes 40 ms, and by then everything that a command had is closed: exit handlers and buffers are what is left.
     """
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except SystemExit as end:  # click's, where a shell asked for completions
+        code = end.code if isinstance(end.code, int) else 0
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
         sys.exit(code)
     atexit._run_exitfuncs()

@@ -19,6 +19,8 @@ __all__ = ["container_flags", "inputs_from", "process_flags", "read_env"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _LARGEST_FILE = 1 << 20
+# Microseconds; Docker's.
+_CPU_PERIOD = 100_000
 
 
 def _flag(*names: str, help: str) -> Callable[[_Command], _Command]:
@@ -59,9 +61,9 @@ _CONTAINER = (
     ),
     _one("--platform", metavar="OS/ARCH", help="Which of an image's platforms (default: this host's)."),
     _one("--entrypoint", metavar="PROGRAM", help="In place of the image's entrypoint; empty for none."),
-    _one("--hostname", metavar="NAME", help="The name inside (default: made of the container's)."),
+    _one("-h", "--hostname", metavar="NAME", help="The name inside (default: made of the container's)."),
     _flag("--init", help="Run a tiny init as process 1, which forwards signals and reaps."),
-    _many("-l", "--label", metavar="KEY[=VALUE]", help="Set a label."),
+    _many("-l", "--label", "--annotation", metavar="KEY[=VALUE]", help="Set a label."),
     _many("--label-file", metavar="FILE", help="Read labels from a file, one KEY[=VALUE] a line."),
     _one("--stop-signal", metavar="SIGNAL", help="What asks the container to stop (default: the image's, or TERM)."),
     _one("--stop-timeout", metavar="SECONDS", type=float, help="How long to wait before the kill (default: 10)."),
@@ -74,21 +76,26 @@ _CONTAINER = (
     _one("--shm-size", metavar="SIZE", help="Size of /dev/shm (default: 64m)."),
     _one("--pids-limit", metavar="NUMBER", type=int, help="The most processes and threads; -1 for no limit."),
     _one("--cpus", metavar="NUMBER", type=float, help="Processors (default: 2); fractions allowed."),
+    _one("--cpu-quota", metavar="MICROSECONDS", type=int, help="Processors, as Docker's quota for a period."),
+    _one("--cpu-period", metavar="MICROSECONDS", type=int, help="The period of --cpu-quota (default: 100000)."),
     _one("-m", "--memory", metavar="SIZE", help="Memory of the VM (default: 512m)."),
     _one("--disk", metavar="SIZE", help="Room of the root filesystem (default: 16g)."),
     _one("--writable-layer", metavar="FILE", help="A disk image that keeps what the container writes."),
 )
 
 _NETWORK = (
-    click.option("--network", type=click.Choice(["nat", "none"]), default=None, help="The network (default: nat)."),
+    click.option(
+        "--network", "--net", type=click.Choice(["nat", "none"]), default=None, help="The network (default: nat)."
+    ),
     _many("-p", "--publish", metavar="[IP:][HOST:]GUEST[/udp]", help="Publish a port, on 127.0.0.1 by default."),
     _many("--dns", metavar="ADDRESS", help="A name server."),
     _many("--dns-search", metavar="DOMAIN", help="A search domain."),
-    _many("--dns-option", metavar="OPTION", help="An option of resolv.conf."),
+    _many("--dns-option", "--dns-opt", metavar="OPTION", help="An option of resolv.conf."),
     _many("--add-host", metavar="NAME:ADDRESS", help="A line of /etc/hosts."),
     _many("--allow-net", metavar="CIDR[:PORT[/PROTO]]", help="Reach only this, and what else is allowed."),
     _many("--deny-net", metavar="CIDR[:PORT[/PROTO]]", help="Never reach this; `all` for everything."),
     _many("--allow-domain", metavar="NAME", help="Reach only this name, or all below it by *.NAME."),
+    click.option("--expose", multiple=True, hidden=True, expose_value=False),
     _one("--mac-address", metavar="ADDRESS", help="Address of the network card."),
     _one("--mtu", metavar="BYTES", type=int, help="Largest packet of the network card (default: 65520)."),
     _many("--socket", metavar="HOST:GUEST", help="Relay a Unix socket of the host into the guest."),
@@ -152,6 +159,8 @@ def inputs_from(flags: Mapping[str, Any]) -> OptionInputs:
         inputs["emulate"] = flags["emulate"]
     if given.get("pids_limit", 0) > 0:
         inputs["pids_limit"] = given["pids_limit"]
+    if "cpu_quota" in given and "cpus" not in given:
+        inputs["cpus"] = given["cpu_quota"] / (given.get("cpu_period") or _CPU_PERIOD)
     if given.get("no_fork"):
         inputs["fork"] = False
     if "volume" in given or "mount" in given:

@@ -18,7 +18,13 @@ _COLUMNS = {"id": "NAME", "image": "IMAGE", "command": "COMMAND", "age": "AGE", 
 @FORMAT
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
 def command(form: str, quiet: bool) -> None:
-    """List the live containers."""
+    """List the live containers.
+
+    \b
+    firkin ps
+    firkin ps --format '{{.id}} {{.image}}'
+    firkin stop $(firkin ps -q)
+    """
     from firkin.core.live import list_live
     from firkin.types.state import StateDirs
 
@@ -27,19 +33,17 @@ def command(form: str, quiet: bool) -> None:
         for container in containers:
             click.echo(container.id)
         return
-    if form == "json":
-        print_rows([container.as_document() for container in containers], _COLUMNS, form)
-        return
     now = datetime.now(UTC)
+    documents = [container.as_document() for container in containers]
     rows = [
         {
-            **container.as_document(),
+            **document,
             "command": _shorten(shlex.join(container.command)),
             "age": _age((now - datetime.fromisoformat(container.created)).total_seconds()),
         }
-        for container in containers
+        for container, document in zip(containers, documents, strict=True)
     ]
-    print_rows(rows, _COLUMNS, form)
+    print_rows(rows, _COLUMNS, form, documents)
 
 
 def _shorten(text: str, most: int = 40) -> str:

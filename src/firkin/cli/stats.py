@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from firkin.cli._loop import drive
-from firkin.cli.output import FORMAT, print_rows
+from firkin.cli.output import FORMAT, print_rows, render
 
 if TYPE_CHECKING:
     from firkin.core.live import LiveContainer
@@ -56,12 +55,12 @@ async def _stats(names: tuple[str, ...], form: str, once: bool, interval: float)
     found = [find_live(dirs, name) for name in names] if names else list_live(dirs)
     wanted = {live.id for live in found} if names else None
     before = await _round(found, strict=bool(names))
-    if form == "json" and once:
+    if form != "table" and once:
         print_rows([stats.as_document() for stats in before.values()], _COLUMNS, form)
         return
     while found or wanted is None:
-        if form == "json":
-            _print_lines(before)
+        if form != "table":
+            _print_lines(before, form)
         await asyncio.sleep(interval)
         found = [live for live in list_live(dirs) if wanted is None or live.id in wanted]
         now = await _round(found, strict=False)
@@ -100,9 +99,10 @@ async def _one(live: LiveContainer) -> Stats:
         return await container.stats()
 
 
-def _print_lines(round: dict[str, Stats]) -> None:
+def _print_lines(round: dict[str, Stats], form: str) -> None:
+    template = "{{json .}}" if form == "json" else form
     for stats in round.values():
-        click.echo(json.dumps(stats.as_document()))
+        click.echo(render(template, stats.as_document()))
 
 
 def _row(before: Stats, now: Stats) -> dict[str, Any]:

@@ -48,20 +48,18 @@ def ls(form: str, quiet: bool, wanted: tuple[str, ...]) -> None:
         for volume in volumes:
             click.echo(volume.name)
         return
-    rows = [volume.as_document() for volume in volumes]
-    if form == "table":
-        texts = {True: "yes", False: "no"}
-        rows = [
-            {
-                **row,
-                "size": str(volume.size),
-                "bytes": str(volume.bytes),
-                "in_use": texts[row["in_use"]],
-                "created": f"{volume.created:%Y-%m-%d %H:%M}",
-            }
-            for row, volume in zip(rows, volumes, strict=True)
-        ]
-    print_rows(rows, _COLUMNS, form)
+    documents = [volume.as_document() for volume in volumes]
+    rows = [
+        {
+            **document,
+            "size": str(volume.size),
+            "bytes": str(volume.bytes),
+            "in_use": "yes" if document["in_use"] else "no",
+            "created": f"{volume.created:%Y-%m-%d %H:%M}",
+        }
+        for document, volume in zip(documents, volumes, strict=True)
+    ]
+    print_rows(rows, _COLUMNS, form, documents)
 
 
 @command.command("inspect")

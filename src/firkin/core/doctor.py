@@ -10,7 +10,7 @@ from typing import Literal
 
 from firkin.errors import FirkinError
 from firkin.frozen import dataclass
-from firkin.types import Size, StateDirs
+from firkin.types import Platform, Size, StateDirs
 from firkin.vmm.assets import resolve_assets
 from firkin.vmm.cgroup import CONTROLLERS, find_places
 from firkin.vmm.host import HostCapabilities, probe
@@ -19,6 +19,7 @@ __all__ = ["Finding", "examine"]
 
 # Below it an image of some size does not fit beside what it is unpacked to.
 _ROOM = Size.gib(2)
+_MEMORY = Size.mib(512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,68 @@ def _host(host: HostCapabilities) -> Iterator[Finding]:
     yield _program("virtiofsd", host.virtiofsd, "live shares", "apt install qemu-system-common")
     yield _program("passt", host.passt, "networks", "apt install passt")
     yield Finding("cpus", "ok", str(host.cpus))
-    yield Finding("memory", "ok", str(Size(host.memory)))
+    yield _memory(host)
 
 
 def _everywhere(dirs: StateDirs) -> Iterator[Finding]:
-    busybox = shutil.which("busybox") or ""
-    yield _program("busybox", busybox, "the embedded image", "apt install busybox-static")
+    yield _unprivileged()
+    yield _program("busybox", shutil.which("busybox") or "", "the embedded image", "apt install busybox-static")
+    yield _libseccomp()
+    yield from _emulators()
     yield _bounds()
     for name, folder in (("data", dirs.data), ("cache", dirs.cache), ("run", dirs.run)):
         yield _room(name, folder)
+
+
+def _unprivileged() -> Finding:
+    """Nothing needs root; what each user is given differs."""
+    uid = os.getuid()
+    if uid == 0:
+        return Finding("user", "ok", "root; every other user of this machine may use Firkin, too")
+    accelerated = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    if Path("/dev/kvm").exists() and not accelerated:
+        return Finding("user", "missing", f"user {uid}, without /dev/kvm", f"as root: adduser {_user_name()} kvm")
+    return Finding("user", "ok", f"user {uid}, without root's rights")
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _libseccomp() -> Finding:
+    from ctypes.util import find_library
+
+    return _program("libseccomp", find_library("seccomp") or "", "the containers' seccomp", "apt install libseccomp2")
+
+
+def _emulators() -> Iterator[Finding]:
+    """For images of the architectures that people have."""
+    from firkin.core.emulation import find_emulator
+
+    for architecture in ("amd64", "arm64"):
+        if architecture == Platform.current().architecture:
+            continue
+        name = f"emulator {architecture}"
+        try:
+            yield Finding(name, "ok", str(find_emulator(architecture)))
+        except FirkinError as error:
+            yield Finding(name, "missing", f"{error.message}; needed for its images", error.hint or "")
+
+
+def _memory(host: HostCapabilities) -> Finding:
+    available = next(
+        (int(line.split()[1]) * 1024 for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvail" in line),
+        host.memory,
+    )
+    detail = f"{Size(host.memory)}, {Size(available)} available"
+    if available < _MEMORY:
+        return Finding("memory", "missing", detail, f"a VM of the default size wants {_MEMORY}: free some, or --memory")
+    return Finding("memory", "ok", detail)
 
 
 def _bounds() -> Finding:
