@@ -3,12 +3,11 @@
 use std::os::fd::RawFd;
 
 use crate::failure::{Failure, Result};
-use crate::spec::ConsoleSize;
 
 /// What the caller asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arguments {
-    /// `run` or `exec`.
+    /// `run`, `park` or `exec`.
     pub verb: Verb,
     pub id: String,
     pub spec_fd: RawFd,
@@ -17,11 +16,13 @@ pub struct Arguments {
     pub pty: Option<(u16, u16)>,
 }
 
-/// The two things that vmexec does.
+/// The things that vmexec does.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Make a container and its first process.
     Run,
+    /// Make a container that waits for its root and its first process.
+    Park,
     /// Make a further process in the container of this one (a pid as the caller sees it).
     Exec { init: i32 },
 }
@@ -44,18 +45,14 @@ impl Arguments {
         }
         let verb = match (verb.as_str(), init) {
             ("run", 0) => Verb::Run,
+            ("park", 0) => Verb::Park,
             ("exec", 1..) => Verb::Exec { init },
-            _ => return Err(usage("it is `run`, or `exec` with --pid")),
+            _ => return Err(usage("it is `run`, `park`, or `exec` with --pid")),
         };
         if id.is_empty() || spec_fd < 0 || sync_fd < 0 {
             return Err(usage("--id, --spec-fd and --sync-fd are needed"));
         }
         Ok(Arguments { verb, id, spec_fd, sync_fd, pty })
-    }
-
-    /// Columns and rows: the command line's, else `process.consoleSize`.
-    pub fn pty_size(&self, console: Option<ConsoleSize>) -> Option<(u16, u16)> {
-        self.pty.or(console.map(|size| (size.width, size.height)))
     }
 }
 
@@ -82,9 +79,10 @@ mod tests {
     }
 
     #[test]
-    fn reads_both_verbs() {
+    fn reads_all_verbs() {
         let run = parse("run --id a --spec-fd 3 --sync-fd 4 --pty 80x24").unwrap();
         assert_eq!((run.verb, run.pty), (Verb::Run, Some((80, 24))));
+        assert_eq!(parse("park --id a --spec-fd 3 --sync-fd 4").unwrap().verb, Verb::Park);
         let exec = parse("exec --id a --spec-fd 3 --sync-fd 4 --pid 7").unwrap();
         assert_eq!(exec.verb, Verb::Exec { init: 7 });
     }

@@ -51,7 +51,5 @@ fn enter(
     joined.enter()?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     checked.make_cwd(&Root::new(openat(CWD, "/", flags, Mode::empty()).at("join", || "open the root".into())?))?;
-    let size = arguments.pty_size(checked.process.console_size);
-    let terminal = checked.process.terminal.then(|| Terminal::open(size, sync)).transpose()?;
-    Ok((terminal, labels))
+    Ok((checked.terminal(arguments.pty, sync)?, labels))
 }

@@ -1,5 +1,5 @@
-//! vmexec turns an OCI runtime specification into a process: `run` makes a container and its first process, `exec` a
-//! further process in one that runs. docs/internals.md fixes how the agent calls it; README.md says what it understands.
+//! vmexec turns an OCI runtime specification into a process: `run` makes a container and its first process, `park` does
+//! so in two steps, `exec` makes a further process in one that runs. docs/internals.md fixes how the agent calls it; README.md says what it understands.
 //!
 //! One thread, plain system calls, no runtime of its own: under software emulation every distinct code path costs.
 
@@ -21,6 +21,7 @@ pub mod masks;
 pub mod mounts;
 pub mod namespaces;
 pub mod options;
+pub mod park;
 pub mod paths;
 pub mod process;
 pub mod pty;
@@ -89,11 +90,12 @@ fn work(arguments: &Arguments, sync: Sync) -> Ended {
         Err(failure) => return Ended::failed(sync, failure),
     };
     let read = match arguments.verb {
-        Verb::Run => Spec::parse(&json).map(|spec| (Some(spec), None)),
+        Verb::Run | Verb::Park => Spec::parse(&json).map(|spec| (Some(spec), None)),
         Verb::Exec { .. } => ExecSpec::parse(&json).map(|spec| (None, Some(spec))),
     };
     drop(json);
     match (read, &arguments.verb) {
+        (Ok((Some(spec), _)), Verb::Park) => park::park(spec, sync),
         (Ok((Some(spec), _)), _) => run::run(arguments, spec, sync),
         (Ok((_, Some(spec))), Verb::Exec { init }) => join::exec(arguments, *init, spec, sync),
         (Ok(_), _) => Ended::Code(failure::SETUP.into()),

@@ -20,10 +20,11 @@ impl Label {
     /// The labels asked for; an error if the kernel does not have their module running.
     pub fn open(process: &Process) -> Result<Vec<Label>> {
         let mut labels = Vec::new();
-        if !process.apparmor_profile.is_empty() {
-            let on = files::read_regular("/sys/module/apparmor/parameters/enabled", 16)
-                .is_ok_and(|text| text.starts_with(b"Y"));
-            let content = format!("exec {}", process.apparmor_profile);
+        let profile = process.apparmor_profile.as_str();
+        let on = !profile.is_empty() && apparmor_runs();
+        // Where nothing could confine it, unconfined is what it is.
+        if !profile.is_empty() && (on || profile != "unconfined") {
+            let content = format!("exec {profile}");
             labels.push(Label::at(
                 "apparmor",
                 on,
@@ -59,4 +60,8 @@ impl Label {
         let file = opened.at(what, || "open its attribute".into())?;
         Ok(Label { file, content, what })
     }
+}
+
+fn apparmor_runs() -> bool {
+    files::read_regular("/sys/module/apparmor/parameters/enabled", 16).is_ok_and(|text| text.starts_with(b"Y"))
 }

@@ -87,12 +87,7 @@ fn one(entry: &Mount, destination: &str, mut options: Options, context: &Context
 
 /// A new mount of a file system.
 fn fresh(entry: &Mount, destination: &str, options: &Options, context: &Context<'_>) -> Result<()> {
-    let place = match entry.kind.as_str() {
-        // Followed by nothing: proc and sysfs are masked by path afterwards.
-        "proc" | "sysfs" => plain_dir(context.root, destination),
-        _ => context.root.make_dir(destination),
-    };
-    let place = place.at("mount", || format!("make {destination}"))?;
+    let place = mount_point(context.root, destination, is_plain(&entry.kind))?;
     let kind = if entry.kind == "cgroup" { "cgroup2" } else { &entry.kind };
     let source = if entry.source.is_empty() { "none" } else { &entry.source };
     let data = labelled(kind, &options.data, context.label);
@@ -107,6 +102,17 @@ fn fresh(entry: &Mount, destination: &str, options: &Options, context: &Context<
         copy_up::copy(&place, &top).at("mount", || format!("copy what {destination} covers"))?;
     }
     Ok(())
+}
+
+/// Whether nothing on the way to a mount point may be a symlink: proc and sysfs are masked by path afterwards.
+pub fn is_plain(kind: &str) -> bool {
+    matches!(kind, "proc" | "sysfs")
+}
+
+/// The folder to mount on, made where it is missing.
+pub fn mount_point(root: &Root, destination: &str, plain: bool) -> Result<OwnedFd> {
+    let place = if plain { plain_dir(root, destination) } else { root.make_dir(destination) };
+    place.at("mount", || format!("make {destination}"))
 }
 
 fn plain_dir(root: &Root, destination: &str) -> rustix::io::Result<OwnedFd> {

@@ -10,7 +10,7 @@ use crate::failure::{At, Failure, Result};
 use crate::limits;
 use crate::lsm::Label;
 use crate::paths::Root;
-use crate::pty::Terminal;
+use crate::pty::{Size, Terminal};
 use crate::raw;
 use crate::seccomp::Filter;
 use crate::spec::{Annotations, Personality, Process};
@@ -41,6 +41,12 @@ impl Checked {
         let has_home = process.env.iter().any(|variable| variable.starts_with("HOME="));
         let want_home = annotations.env_home == "1" && !has_home;
         Ok(Checked { process, caps, filter, personality, groups: annotations.group_add.clone(), want_home })
+    }
+
+    /// Opens the terminal asked for, of the size that the caller gives, else of `process.consoleSize`.
+    pub fn terminal(&self, given: Option<Size>, sync: &Sync) -> Result<Option<Terminal>> {
+        let size = given.or(self.process.console_size.map(|size| (size.width, size.height)));
+        self.process.terminal.then(|| Terminal::open(size, sync)).transpose()
     }
 
     /// Makes `process.cwd` if it is missing.

@@ -14,12 +14,15 @@ use crate::mounts::attach;
 use crate::paths::Root;
 use crate::sync::Sync;
 
+/// Columns and rows.
+pub type Size = (u16, u16);
+
 /// The program's end of a pty.
 pub struct Terminal(OwnedFd);
 
 impl Terminal {
     /// Opens a pair in `/dev/pts` of the root that this process is in, and sends the master away.
-    pub fn open(size: Option<(u16, u16)>, sync: &Sync) -> Result<Terminal> {
+    pub fn open(size: Option<Size>, sync: &Sync) -> Result<Terminal> {
         // What an image has there may be anything: it must not block, and must be the multiplexer.
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let master = open("/dev/pts/ptmx", flags, Mode::empty()).at("pty", || "open /dev/pts/ptmx".into())?;

@@ -1,20 +1,57 @@
 //! The socket on which the caller learns how far its process is (SOCK_SEQPACKET, docs/internals.md).
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recv, recvmsg, send, sendmsg,
+};
 
 use crate::failure::{At, Failure, Result};
+use crate::pty::Size;
 use crate::raw;
 
 /// Longest failure sent, in bytes.
 const MAX_MESSAGE: usize = 8192;
+/// Longest rest of a specification that a parked container takes, in bytes (`firkin.core.parking` has it too).
+const MAX_HANDED: usize = 64 * 1024;
 
 /// Our end of `--sync-fd`.
 pub struct Sync(pub OwnedFd);
+
+/// What a parked container was handed.
+pub struct Handed {
+    /// The root, a mount that is attached nowhere.
+    pub root: OwnedFd,
+    stdio: Option<[OwnedFd; 3]>,
+    pub pty: Option<Size>,
+    /// The specification's rest, as JSON.
+    pub spec: Vec<u8>,
+}
+
+impl Handed {
+    /// Columns and rows (u16, zero without a terminal), then JSON; the root and the standard descriptors came along.
+    fn read(message: &[u8], fds: Vec<OwnedFd>) -> Option<Handed> {
+        let [root, stdin, stdout, stderr] = <[OwnedFd; 4]>::try_from(fds).ok()?;
+        let (columns, message) = message.split_first_chunk()?;
+        let (rows, spec) = message.split_first_chunk()?;
+        let size = (u16::from_le_bytes(*columns), u16::from_le_bytes(*rows));
+        let pty = Some(size).filter(|(columns, rows)| *columns > 0 && *rows > 0);
+        Some(Handed { root, stdio: Some([stdin, stdout, stderr]), pty, spec: spec.to_vec() })
+    }
+
+    /// Makes the standard descriptors this process's own.
+    pub fn take_stdio(&mut self) -> Result<()> {
+        let Some([stdin, stdout, stderr]) = self.stdio.take() else { return Ok(()) };
+        let taken = rustix::stdio::dup2_stdin(stdin)
+            .and_then(|()| rustix::stdio::dup2_stdout(stdout))
+            .and_then(|()| rustix::stdio::dup2_stderr(stderr));
+        taken.at("stdio", || "take it".into())
+    }
+}
 
 impl Sync {
     /// `P`: the pid as the caller sees it.
@@ -33,6 +70,31 @@ impl Sync {
         sendmsg(&self.0, &[IoSlice::new(b"T")], &mut control, SendFlags::NOSIGNAL)
             .at("sync", || "send the terminal".into())?;
         Ok(())
+    }
+
+    /// `K`: parked. Waits for what the caller hands over; none: it gave up.
+    pub fn parked(&self) -> Result<Option<Handed>> {
+        self.send(b"K")?;
+        let mut message = vec![0; MAX_HANDED];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let (buffers, flags) = (&mut [IoSliceMut::new(&mut message)], RecvFlags::CMSG_CLOEXEC);
+            match recvmsg(&self.0, buffers, &mut control, flags) {
+                Err(Errno::INTR) => continue,
+                received => break received.at("sync", || "wait for the container".into())?,
+            }
+        };
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        let fds = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds.collect::<Vec<_>>()),
+            _ => None,
+        });
+        let whole = !received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        let handed = fds.filter(|_| whole).and_then(|fds| Handed::read(&message[..received.bytes], fds));
+        handed.map(Some).ok_or_else(|| Failure::system("sync", Errno::PROTO, "take the container"))
     }
 
     /// `R`, then waits for `S`; false: the caller gave up.

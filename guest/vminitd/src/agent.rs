@@ -17,6 +17,7 @@ use crate::helper::Helper;
 use crate::messages::{SCHEMA_HASH, reply};
 use crate::network::Netlink;
 use crate::output::{Output, Written};
+use crate::parked::Parked;
 use crate::process::Process;
 use crate::relay::{Progress, Relay};
 use crate::slab::Slab;
@@ -65,6 +66,8 @@ pub struct Agent {
     pub processes: Slab<Process>,
     /// All containers that were not deleted.
     pub containers: Vec<Container>,
+    /// One that waits for its root and its first process.
+    pub parked: Option<Parked>,
     /// Sockets that the host's streams are joined to, by port.
     pub routes: Vec<crate::sockets::Route>,
     /// User code may run.
@@ -105,6 +108,7 @@ impl Agent {
             nodes: Slab::new(),
             processes: Slab::new(),
             containers: Vec::new(),
+            parked: None,
             routes: Vec::new(),
             resumed: false,
             frozen: false,

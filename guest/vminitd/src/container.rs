@@ -1,20 +1,25 @@
 //! Containers: where they are, and their control groups.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
+use crate::agent::Agent;
 use crate::boot::{CGROUPS, CONTAINERS};
 use crate::failure::{Context, Failure, Result};
 
 const MAX_ID: usize = 64;
+/// What stands for the id of the parked container, and names its control group. It is no id.
+pub const PARKED: &str = "+parked";
 
 /// A container that was not deleted.
 pub struct Container {
     /// Its id.
     pub id: String,
+    /// Its control group: its own, or the parked container's that it took.
+    pub cgroup: PathBuf,
     /// The kernel's count of OOM kills in it, as last seen.
     pub oom_kills: u64,
 }
@@ -31,7 +36,7 @@ pub fn check_id(id: &str) -> Result<()> {
     Err(Failure::new("id", Errno::INVAL, format!("{id:?} is no id")))
 }
 
-/// A container's control group.
+/// The control group of a container of that id.
 pub fn cgroup(id: &str) -> PathBuf {
     PathBuf::from([CGROUPS, "/", id].concat())
 }
@@ -49,29 +54,37 @@ pub fn keyed(text: &str, key: &str) -> Option<u64> {
 impl Container {
     /// A container that has had no OOM kill yet.
     pub fn new(id: &str) -> Self {
-        Self { id: id.to_owned(), oom_kills: 0 }
+        Self { id: id.to_owned(), cgroup: cgroup(id), oom_kills: 0 }
     }
 
     /// Whether the kernel killed for memory since this was last asked.
     pub fn had_oom_kill(&mut self) -> bool {
-        let events = fs::read_to_string(cgroup(&self.id).join("memory.events")).unwrap_or_default();
+        let events = fs::read_to_string(self.cgroup.join("memory.events")).unwrap_or_default();
         let count = keyed(&events, "oom_kill").unwrap_or(0);
         count > std::mem::replace(&mut self.oom_kills, count)
     }
 }
 
-/// Sends SIGKILL to everything in the container.
+impl Agent {
+    /// The control group of a container.
+    pub fn cgroup(&self, id: &str) -> PathBuf {
+        let known = self.containers.iter().find(|container| container.id == id);
+        known.map_or_else(|| cgroup(id), |container| container.cgroup.clone())
+    }
+}
+
+/// Sends SIGKILL to everything in the control group.
 ///
 /// # Errors
 /// As the kernel's cgroup.kill.
-pub fn kill_all(id: &str) -> Result<()> {
-    fs::write(cgroup(id).join("cgroup.kill"), "1").context("kill", id)
+pub fn kill_all(cgroup: &Path) -> Result<()> {
+    fs::write(cgroup.join("cgroup.kill"), "1").context("kill", &cgroup.to_string_lossy())
 }
 
-/// Pids of everything in the container, its inner groups included.
-pub fn pids(id: &str) -> Vec<i32> {
+/// Pids of everything in the control group, its inner ones included.
+pub fn pids(cgroup: &Path) -> Vec<i32> {
     let mut found = Vec::new();
-    let mut folders = vec![cgroup(id)];
+    let mut folders = vec![cgroup.to_owned()];
     while let Some(path) = folders.pop() {
         let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
         found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
@@ -80,17 +93,17 @@ pub fn pids(id: &str) -> Vec<i32> {
     found
 }
 
-fn subfolders(path: &std::path::Path) -> Vec<PathBuf> {
+fn subfolders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
-/// Removes the container's control group, inner ones first. EBUSY while something lives in it.
+/// Removes the control group, inner ones first. EBUSY while something lives in it.
 ///
 /// # Errors
 /// As rmdir(2); a group that is not there is removed.
-pub fn remove_cgroup(id: &str) -> std::result::Result<(), Errno> {
-    let mut list = vec![cgroup(id)];
+pub fn remove_cgroup(cgroup: &Path) -> std::result::Result<(), Errno> {
+    let mut list = vec![cgroup.to_owned()];
     let mut at = 0;
     while at < list.len() {
         let inner = subfolders(&list[at]);

@@ -86,6 +86,7 @@ impl Agent {
                 self.check_resumed()?;
                 Outcome::later(self.create_process(token, &call))
             }
+            Call::Park(call) => Outcome::done(self.park(&call)),
             Call::StartProcess(call) => {
                 self.check_resumed()?;
                 let process = self.find(&call.container, &call.process)?;
@@ -118,9 +119,10 @@ impl Agent {
                 Outcome::done(self.attach_process(process, [call.stdin_port, call.stdout_port, call.stderr_port]))
             }
             Call::Statistics(call) => {
-                statistics::statistics(&call.container).map(|found| Outcome::Now(reply::Result::Statistics(found)))
+                let found = statistics::statistics(&call.container, &self.cgroup(&call.container))?;
+                Ok(Outcome::Now(reply::Result::Statistics(found)))
             }
-            Call::UpdateResources(call) => Outcome::done(statistics::update(&call)),
+            Call::UpdateResources(call) => Outcome::done(statistics::update(&call, &self.cgroup(&call.container))),
             Call::Freeze(call) => Outcome::later(self.freeze(token, &call.container)),
             Call::Thaw(call) => {
                 self.check_resumed()?;

@@ -26,6 +26,7 @@ mod names;
 mod netlink;
 mod network;
 mod output;
+mod parked;
 mod process;
 mod relay;
 mod slab;

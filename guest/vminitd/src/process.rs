@@ -11,6 +11,7 @@ use crate::call::{Undo, done};
 use crate::container::{self, Container, check_id};
 use crate::failure::{Context, Failure, Result};
 use crate::messages::{CreateProcess, ProcessExit, ProcessStarted, process_exit, reply};
+use crate::parked::Rest;
 use crate::relay::{Relay, Role};
 use crate::spawn::{Report, Request, SyncSocket, spawn};
 
@@ -152,9 +153,17 @@ impl Agent {
                 break;
             }
         }
-        let container = &request.container;
-        let start = request.start;
-        let fd = spawn(Request { container, spec: &request.spec_json, init, pty, start, stdio: ends })?;
+        let (container, spec, start) = (&request.container, request.spec_json.as_slice(), request.start);
+        let fd = if request.parked && init.is_none() {
+            let (fd, pid) = self.unpark(Rest { container, spec, pty, start, stdio: ends })?;
+            if let Some(process) = self.processes.get_mut(token) {
+                process.pid = pid;
+            }
+            fd
+        } else {
+            let verb = if init.is_some() { "exec" } else { "run" };
+            spawn(Request { verb, container, spec, init, pty, start, stdio: ends })?
+        };
         let sync = self.insert(Node::Sync(SyncSocket { fd, process: token }))?;
         if let Some(Node::Sync(socket)) = self.nodes.get(sync) {
             self.watch(&socket.fd, sync, EventFlags::IN)?;
@@ -213,6 +222,8 @@ impl Agent {
                     }
                 }
                 Report::Terminal => self.terminal(process, master),
+                // A parked container is not told of here.
+                Report::Parked => {}
                 Report::Ready => self.made(process),
                 Report::Failed(failure) => {
                     self.close(token);
@@ -384,9 +395,9 @@ impl Agent {
             }
         }
         if all && signal == 9 {
-            container::kill_all(&container)?;
+            container::kill_all(&self.cgroup(&container))?;
         } else if all {
-            for pid in container::pids(&container) {
+            for pid in container::pids(&self.cgroup(&container)) {
                 // One that ended meanwhile needs no signal.
                 let _ = send_signal(pid, signal);
             }
@@ -415,9 +426,10 @@ impl Agent {
         if process.id == INIT {
             let others = self.processes.tokens(|other| other.container == process.container);
             if others.is_empty() {
+                let cgroup = self.cgroup(&process.container);
                 self.containers.retain(|container| container.id != process.container);
                 // What still dies in it keeps it; the next container of that name takes it over.
-                let _ = container::remove_cgroup(&process.container);
+                let _ = container::remove_cgroup(&cgroup);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -24,6 +25,8 @@ const MAX_REPORT: usize = 8192;
 
 /// What vmexec is asked for.
 pub struct Request<'a> {
+    /// `run`, `exec` or `park`.
+    pub verb: &'static str,
     /// The container's id.
     pub container: &'a str,
     /// The runtime specification, or the process alone.
@@ -53,6 +56,8 @@ pub enum Report {
     Pid(i32),
     /// The terminal's master came along.
     Terminal,
+    /// A container waits for its root and its first process.
+    Parked,
     /// Everything is set up.
     Ready,
     /// It failed.
@@ -86,7 +91,7 @@ pub fn spawn(request: Request<'_>) -> Result<OwnedFd> {
         send(&ours, GO, SendFlags::NOSIGNAL).context("spawn", "socketpair")?;
     }
     let mut command = Command::new(HELPER);
-    command.env_clear().arg(if request.init.is_some() { "exec" } else { "run" });
+    command.env_clear().arg(request.verb);
     command.args(["--id", request.container]);
     command.args(["--spec-fd", &spec.as_raw_fd().to_string(), "--sync-fd", &theirs.as_raw_fd().to_string()]);
     if let Some(pid) = request.init {
@@ -121,6 +126,23 @@ impl SyncSocket {
         send(&self.fd, GO, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).context("start", "vmexec").map(drop)
     }
 
+    /// The next message, waited for.
+    ///
+    /// # Errors
+    /// As poll(2).
+    pub fn wait(&self) -> Result<Report> {
+        loop {
+            if let Some((report, _)) = self.receive() {
+                return Ok(report);
+            }
+            let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno).context("spawn", HELPER),
+            }
+        }
+    }
+
     /// The next message, and a terminal's master if it came with it; none: it has said nothing yet.
     pub fn receive(&self) -> Option<(Report, Option<OwnedFd>)> {
         let mut buffer = [0; MAX_REPORT];
@@ -146,6 +168,7 @@ fn parse(message: &[u8], terminal: bool) -> Report {
         None => Report::Closed,
         Some((b'P', pid)) => pid.try_into().map_or_else(|_| broken(), |pid| Report::Pid(i32::from_ne_bytes(pid))),
         Some((b'T', _)) if terminal => Report::Terminal,
+        Some((b'K', _)) => Report::Parked,
         Some((b'R', _)) => Report::Ready,
         Some((b'E', json)) => serde_json::from_slice(json).map_or_else(
             |_| broken(),

@@ -42,38 +42,36 @@ fn read_all(folder: &Path, names: &[&str]) -> BTreeMap<String, String> {
     names.iter().filter_map(read).collect()
 }
 
-/// The call, for a container or (empty) the VM.
+/// The call, for a container, whose control group `folder` is, or (an empty id) the VM.
 ///
 /// # Errors
 /// There is no such container.
-pub fn statistics(id: &str) -> Result<StatisticsReply> {
+pub fn statistics(id: &str, folder: &Path) -> Result<StatisticsReply> {
     if id.is_empty() {
         let proc = read_all(Path::new("/proc"), &PROC_FILES);
         let cgroup = read_all(Path::new(crate::boot::CGROUPS), &CGROUP_FILES);
         return Ok(StatisticsReply { cgroup, proc, pids: Vec::new() });
     }
     check_id(id)?;
-    let folder = container::cgroup(id);
     if !folder.exists() {
         return Err(Failure::new("statistics", Errno::SRCH, format!("no container {id}")));
     }
-    let mut pids = container::pids(id);
+    let mut pids = container::pids(folder);
     pids.truncate(MAX_PIDS);
     // The network is the VM's.
     Ok(StatisticsReply {
-        cgroup: read_all(&folder, &CGROUP_FILES),
+        cgroup: read_all(folder, &CGROUP_FILES),
         proc: read_all(Path::new("/proc"), &["net/dev"]),
         pids,
     })
 }
 
-/// The call.
+/// The call; `folder` is the container's control group.
 ///
 /// # Errors
 /// A name that is no file of a control group; else as the kernel answers the write.
-pub fn update(call: &UpdateResources) -> Result<()> {
+pub fn update(call: &UpdateResources, folder: &Path) -> Result<()> {
     check_id(&call.container)?;
-    let folder = container::cgroup(&call.container);
     for (name, value) in &call.cgroup {
         let controller =
             ["cpu.", "cpuset.", "io.", "memory.", "pids.", "hugetlb."].iter().any(|prefix| name.starts_with(prefix));
@@ -97,7 +95,7 @@ mod tests {
         for wrong in ["cgroup.procs", "cgroup.freeze", "../memory.max", "memory./../../x"] {
             let cgroup = [(wrong.to_owned(), "1".to_owned())].into();
             let call = UpdateResources { container: "c".to_owned(), cgroup };
-            assert_eq!(update(&call).expect_err(wrong).errno, Errno::INVAL.raw_os_error());
+            assert_eq!(update(&call, Path::new("/nowhere")).expect_err(wrong).errno, Errno::INVAL.raw_os_error());
         }
     }
 }

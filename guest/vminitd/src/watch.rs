@@ -82,7 +82,7 @@ impl Agent {
     /// There is no such container.
     pub fn freeze(&mut self, call: u32, id: &str) -> Result<()> {
         container::check_id(id)?;
-        let path = container::cgroup(id);
+        let path = self.cgroup(id);
         std::fs::write(path.join("cgroup.freeze"), "1").context("freeze", id)?;
         self.watch_cgroup(&path, "frozen", 1, call, Then::Answer)
     }
@@ -93,14 +93,14 @@ impl Agent {
     /// There is no such container.
     pub fn thaw(&mut self, call: u32, id: &str) -> Result<()> {
         container::check_id(id)?;
-        let path = container::cgroup(id);
+        let path = self.cgroup(id);
         std::fs::write(path.join("cgroup.freeze"), "0").context("thaw", id)?;
         self.watch_cgroup(&path, "frozen", 0, call, Then::Answer)
     }
 
     /// Removes what is left of a container whose first process is gone, once nothing lives in it.
     pub fn remove_container(&mut self, call: u32, id: &str) {
-        let outcome = match container::remove_cgroup(id) {
+        let outcome = match container::remove_cgroup(&self.cgroup(id)) {
             Err(Errno::BUSY) => {
                 // The kernel says "populated 0" a moment before rmdir agrees, when a zombie is left.
                 Err(Failure::new("delete", Errno::BUSY, format!("something still lives in container {id}")))
@@ -131,13 +131,13 @@ impl Agent {
         for token in self.processes.tokens(|process| process.container == container) {
             self.forget_process(token);
         }
-        let path = container::cgroup(&container);
+        let path = self.cgroup(&container);
         if !path.exists() {
             self.remove_container(call, &container);
             return Ok(());
         }
         // Frozen processes die of cgroup.kill too.
-        container::kill_all(&container)?;
+        container::kill_all(&path)?;
         self.watch_cgroup(&path, "populated", 0, call, Then::Remove { container })
     }
 }

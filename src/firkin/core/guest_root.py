@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from firkin.core.parking import parked_json
 from firkin.vmm.config import BootLog, Disk, VmConfig
 from firkin.vmm.kernel import KernelImage
 
@@ -53,6 +54,7 @@ def vm_config(options: ContainerOptions, root: Path) -> VmConfig:
         accel=options.accel or "",
         cpu_model=options.cpu_model or "",
         nested=options.nested,
+        parked=parked_json(),
     )
 
 

@@ -15,6 +15,7 @@ from firkin.core.mounted_disks import hold_disks
 from firkin.core.name_files import name_requests
 from firkin.core.option_inputs import OptionInputs
 from firkin.core.owner import Owner
+from firkin.core.parking import rest_of
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
 from firkin.oci.ensure import ensure
@@ -114,13 +115,16 @@ async def _start(
         *map(agent.submit, name_requests(options, spec.root.path, spec.hostname)),
         *(emulation.calls(agent) if emulation else ()),
     )
+    # A fork has one made already.
+    rest = rest_of(spec) if vm.forked else None
     return await start_process(
         vm,
         id,
         ProcessId("init"),
-        spec.to_json(),
+        (rest or spec).to_json(),
         StdioSpec(options.stdin, options.stdout, options.stderr, options.terminal),
         pty=options.pty_size,
         program=spec.process.args[0],
         before=before,
+        parked=rest is not None,
     )

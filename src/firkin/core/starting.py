@@ -33,13 +33,13 @@ async def start_process(
     pty: PtySize,
     program: str,
     before: tuple[Awaitable[object], ...] = (),
+    parked: bool = False,
 ) -> AsyncProcess:
     """Create and start process `id` from `spec` (JSON, see `CreateProcess`), its streams joined as `stdio` says.
 
-    `before` are calls already submitted whose answers come first (a resume, mounts): all travel together, the guest
-    works in their order, and
-    the first failure is raised. Raises `ExecError` where `program` can't be executed, `AgentError`,
-    `VirtualMachineError`.
+    `parked`: `spec` is what the VM's parked container lacks (`firkin.core.parking`). `before` are calls already
+    submitted whose answers come first (a resume, mounts): all travel together, the guest works in their order, and the
+    first failure is raised. Raises `ExecError` where `program` can't be executed, `AgentError`, `VirtualMachineError`.
     """
     channels = Channels(stdio)
     stdin, stdout, stderr = channels.listen(vm.link)
@@ -53,6 +53,7 @@ async def start_process(
         start=True,
         pty_columns=pty.columns if stdio.terminal else 0,
         pty_rows=pty.rows if stdio.terminal else 0,
+        parked=parked,
         timeout=_CREATE_LIMIT,
     )
     ended = vm.agent.wait_process(container, id)

@@ -197,9 +197,13 @@ class Calls:
         start: bool = False,
         pty_columns: int = 0,
         pty_rows: int = 0,
+        parked: bool = False,
         timeout: float | None = None,
     ) -> Call[pb.ProcessStarted | pb.Done]:
-        """Make a process of an OCI specification; with `start` it runs at once and the answer has its pid."""
+        """Make a process of an OCI specification; with `start` it runs at once and the answer has its pid.
+
+        `parked`: the container that `park` made becomes this one, and `spec_json` is the rest of its specification.
+        """
         return self._submit(
             _messages().CreateProcess(
                 container=container,
@@ -211,10 +215,15 @@ class Calls:
                 start=start,
                 pty_columns=pty_columns,
                 pty_rows=pty_rows,
+                parked=parked,
             ),
             "",
             timeout,
         )
+
+    def park(self, spec_json: bytes, *, timeout: float | None = None) -> Call[pb.Done]:
+        """Make a container that waits for its root and its first process."""
+        return self._submit(_messages().Park(spec_json=spec_json), "done", timeout)
 
     def start_process(self, container: str, process: str, *, timeout: float | None = None) -> Call[pb.ProcessStarted]:
         """Start a process made without `start`."""

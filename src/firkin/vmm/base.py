@@ -61,6 +61,7 @@ class Shape:
             "cmdline": kernel_arguments(config, host, tsc=False),
             "disks": [[disk.read_only, disk_capacity(disk.size())] for disk in config.disks],
             "networks": [[*card.addresses, *card.gateways, card.mtu] for card in config.networks],
+            "parked": hashlib.sha256(config.parked).hexdigest(),
         }
         return cls(json.dumps(inputs, sort_keys=True))
 

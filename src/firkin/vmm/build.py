@@ -111,6 +111,8 @@ async def _save(running: Running, config: VmConfig, folder: VmFolder, state: int
     try:
         agent = Agent(running.link)
         await asyncio.gather(*wire(agent, config))
+        if config.parked:
+            await agent.park(config.parked)
         await agent.quiesce(drop_caches=True)
         await asyncio.sleep(_SETTLE)
         capability = {"capability": "x-ignore-shared", "state": True}

@@ -108,7 +108,8 @@ class VmConfig:
     """The shape of a VM. Sizes are bytes; `cpu_model` is QEMU's `-cpu`, empty for the host's best.
 
     `accel` is "kvm", "tcg" or "auto" (empty: `FIRKIN_ACCEL`, then auto). `cmdline_extra` is appended to the kernel's
-    command line. Raises `InvalidInputError` for what can be told from the values alone.
+    command line. `parked` is the specification of a container that a base VM of this shape holds, made and waiting
+    (`Calls.park`). Raises `InvalidInputError` for what can be told from the values alone.
     """
 
     cpus: int = 2
@@ -122,6 +123,7 @@ class VmConfig:
     accel: str = ""
     cpu_model: str = ""
     nested: bool = False
+    parked: bytes = b""
 
     def __post_init__(self) -> None:
         if not 1 <= self.cpus <= _MAX_CPUS:
