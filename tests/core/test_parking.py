@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from firkin.core import parking
 from firkin.core.lowering import lower
 from firkin.core.name_files import name_mounts
 from firkin.core.option_inputs import container_options
@@ -71,6 +73,11 @@ def test_what_the_parked_container_has_not_is_made_anew(options: dict[str, Any])
 def test_only_files_of_its_own_are_bound(source: str, destination: str) -> None:
     spec = specification()
     assert rest_of(spec._replace(mounts=(*spec.mounts, SpecMount(destination, "bind", source, ("bind",))))) is None
+
+
+def test_the_file_holds_what_the_default_options_give() -> None:
+    file = Path(parking.__file__).with_name("parked.json")
+    assert file.read_bytes() == parked_json(), f"write parked_json() to {file}"
 
 
 def test_nothing_in_it_tells_two_containers_apart() -> None:

@@ -51,7 +51,7 @@ def test_prepares_vm_with_kernel_and_rootfs_device(disk: Path) -> None:
     assert prepared.writable_layer_device is None
     assert prepared.config.disks[0].path == disk
     assert not prepared.emulate
-    assert prepared.guest_mounts == (GuestMount("ext4", "/dev/vda", ROOT),)
+    assert [mount[:3] for mount in prepared.guest_mounts] == [("ext4", "/dev/vda", ROOT)]
     assert prepared.spec.root.path == ROOT
 
 

@@ -12,7 +12,6 @@ use crate::failure::{At, Failure, Result};
 use crate::options::{self, Options};
 use crate::paths::{Root, clean, is_dir};
 use crate::raw;
-use crate::root::change;
 use crate::spec::Mount;
 
 /// What mounts need to know of the rest of the specification.
@@ -77,7 +76,7 @@ fn one(entry: &Mount, destination: &str, mut options: Options, context: &Context
     }
     for kind in &options.propagation {
         let place = context.root.locate(destination).at("mount", || format!("find {destination}"))?;
-        change(&proc_path(&place), *kind)?;
+        raw::set_propagation(place.as_fd(), *kind).at("mount", || format!("set the propagation of {destination}"))?;
     }
     if late {
         return context.root.locate(destination).map(Some).at("mount", || format!("find {destination}"));

@@ -19,7 +19,7 @@ use crate::lsm::Label;
 use crate::mounts::{self, Context, attach};
 use crate::namespaces::pid_outside;
 use crate::paths::{Root, clean};
-use crate::process::Checked;
+use crate::process::{Checked, lead_session};
 use crate::run::{Container, Names, Stood, check, finish, open_terminal};
 use crate::spec::{Linux, Mount, Spec};
 use crate::sync::{Handed, Sync};
@@ -87,6 +87,7 @@ impl Stage {
     fn build(container: &Container) -> Result<Stage> {
         let (root, late) = container.enter()?;
         container.cover(&late)?;
+        lead_session()?;
         let place = root.make_dir(ROOT).at("park", || format!("make {ROOT}"))?;
         Ok(Stage { place, movable: movable(&container.mounts) })
     }

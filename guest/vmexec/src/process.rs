@@ -2,7 +2,7 @@
 
 use rustix::fs::{AtFlags, Gid, Mode, Uid, fchown, makedev, statat};
 use rustix::io::Errno;
-use rustix::process::{chdir, getcwd, setsid, umask};
+use rustix::process::{chdir, getcwd, getpid, getsid, setsid, umask};
 
 use crate::caps::Sets;
 use crate::exec::Program;
@@ -108,7 +108,7 @@ impl Checked {
 
     fn settle(&self, identity: &Identity, terminal: Option<Terminal>, labels: Vec<Label>, also: u64) -> Result<()> {
         limits::apply(&self.process, self.personality.as_ref())?;
-        setsid().at("session", || "start a session".into())?;
+        lead_session()?;
         match terminal {
             Some(terminal) => {
                 terminal.give_to(identity.uid)?;
@@ -143,6 +143,14 @@ impl Checked {
             return Err(Failure::system("cwd", Errno::XDEV, &at()));
         }
         Ok(())
+    }
+}
+
+/// A session of its own, which a parked process has already.
+pub fn lead_session() -> Result<()> {
+    match setsid() {
+        Err(Errno::PERM) if getsid(None) == Ok(getpid()) => Ok(()),
+        answer => answer.map(drop).at("session", || "start a session".into()),
     }
 }
 

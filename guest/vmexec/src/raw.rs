@@ -63,12 +63,22 @@ pub fn unshare(flags: UnshareFlags) -> Result<()> {
 
 /// mount_setattr(2) of the mount that `fd` is in, or of the tree below it; MOUNT_ATTR_* to set and clear.
 pub fn mount_setattr(fd: BorrowedFd<'_>, recursive: bool, set: u64, clear: u64) -> Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    change_mount(fd, recursive, &libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 })
+}
+
+/// The same for its propagation: MS_SHARED and so on, with MS_REC. As mount(2) does, but that wants a path.
+pub fn set_propagation(fd: BorrowedFd<'_>, kind: libc::c_ulong) -> Result<()> {
+    let (recursive, propagation) = (kind & libc::MS_REC != 0, kind & !libc::MS_REC);
+    change_mount(fd, recursive, &libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 })
+}
+
+fn change_mount(fd: BorrowedFd<'_>, recursive: bool, attributes: &libc::mount_attr) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let (path, size) = (c"".as_ptr(), size_of::<libc::mount_attr>());
     // SAFETY: both pointers are to live values, the size is that of the struct.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), path, flags, &raw const attributes, size) };
+    let answer = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, fd.as_raw_fd(), path, flags, std::ptr::from_ref(attributes), size)
+    };
     check(answer as i32)
 }
 

@@ -43,6 +43,7 @@ pub fn boot() -> Result<()> {
     mount_fs("proc", "/proc", strict, "")?;
     mount_fs("sysfs", "/sys", strict, "")?;
     load_modules();
+    shorten_queues();
     leave_initramfs()?;
     mount_fs("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755")?;
     mount_fs("tmpfs", "/tmp", MountFlags::NOSUID | MountFlags::NODEV, "mode=1777")?;
@@ -87,6 +88,17 @@ fn load_modules() {
 fn load_module(path: &Path) -> std::result::Result<(), Errno> {
     let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     finit_module(&file, c"", 0)
+}
+
+/// Settings of disks' queues that are kept in a saved VM. The host schedules their requests: here that only costs, and
+/// each request would wait for a kernel thread.
+fn shorten_queues() {
+    for disk in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        for (name, value) in [("scheduler", "none"), ("wbt_lat_usec", "0"), ("rq_affinity", "0")] {
+            // A kernel without that choice works as well.
+            let _ = fs::write(disk.path().join("queue").join(name), value);
+        }
+    }
 }
 
 /// Makes a tmpfs the root: `pivot_root` refuses to leave an initramfs.

@@ -18,6 +18,8 @@ use crate::messages::{Mount, Umount};
 /// How often a hot-plugged disk is looked for, a millisecond apart.
 const DISK_TRIES: usize = 3000;
 const SERIAL: &str = "serial:";
+/// Options that only say how to go about it. ext4 has the second since Linux 5.17.
+const HINTS: [&str; 2] = ["noinit_itable", "no_prefetch_block_bitmaps"];
 
 /// fstab's words, sorted into what mount(2) takes them as.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,6 +96,13 @@ impl Options {
         self.clear = (self.clear - set) | clear;
     }
 
+    /// Leaves out what older kernels do not know; whether there was any.
+    fn drop_hints(&mut self) -> bool {
+        let before = self.data.len();
+        self.data.retain(|word| !HINTS.contains(&word.as_str()));
+        self.data.len() < before
+    }
+
     fn data(&self) -> Result<CString> {
         CString::new(self.data.join(",")).map_err(|_| Failure::new("mount", Errno::INVAL, "an option holds a NUL"))
     }
@@ -105,7 +114,7 @@ impl Options {
 /// As mount(2); ENODEV for a disk that does not appear.
 pub fn mount_call(call: &Mount) -> Result<()> {
     absolute("mount", &call.destination)?;
-    let options = Options::parse(&call.options);
+    let mut options = Options::parse(&call.options);
     let source = match call.source.strip_prefix(SERIAL) {
         Some(serial) => disk(serial)?,
         None => call.source.clone(),
@@ -121,7 +130,11 @@ pub fn mount_call(call: &Mount) -> Result<()> {
         }
     }
     let what = [&call.destination, " (", &source, ")"].concat();
-    attempt(call, &source, &options).context("mount", &what)
+    let mounted = match attempt(call, &source, &options) {
+        Err(Errno::INVAL) if options.drop_hints() => attempt(call, &source, &options),
+        outcome => outcome,
+    };
+    mounted.context("mount", &what)
 }
 
 fn attempt(call: &Mount, source: &str, options: &Options) -> std::result::Result<(), Errno> {
@@ -213,6 +226,13 @@ mod tests {
     fn unknown_words_are_data_in_their_order() {
         let options = parse("lowerdir=/a:/b,upperdir=/u,ro,workdir=/w");
         assert_eq!(options.data().expect("no NUL").to_str(), Ok("lowerdir=/a:/b,upperdir=/u,workdir=/w"));
+    }
+
+    #[test]
+    fn hints_can_be_dropped() {
+        let mut options = parse("noload,no_prefetch_block_bitmaps");
+        assert!(options.drop_hints() && !options.drop_hints());
+        assert_eq!(options.data().expect("no NUL").to_str(), Ok("noload"));
     }
 
     #[test]

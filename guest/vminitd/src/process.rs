@@ -4,7 +4,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::fd::OwnedFd;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::agent::{Agent, Node};
 use crate::call::{Undo, done};
@@ -14,10 +14,6 @@ use crate::messages::{CreateProcess, ProcessExit, ProcessStarted, process_exit, 
 use crate::parked::Rest;
 use crate::relay::{Relay, Role};
 use crate::spawn::{Report, Request, SyncSocket, spawn};
-
-/// Room in a process's pipes. In Linux's 64 KiB writer and agent have to wake one another for every second frame, which
-/// under emulation costs more than the copying: two to three times the throughput of `bench link`.
-const PIPE_BYTES: usize = 1 << 20;
 
 /// The id of a container's first process.
 pub const INIT: &str = "init";
@@ -139,8 +135,6 @@ impl Agent {
                 self.dial(port, token, Role::Terminal, None)?
             } else {
                 let (read_end, write_end) = pipe_with(PipeFlags::CLOEXEC).context("create", "pipe")?;
-                // A kernel that refuses leaves the pipe as it is, which is only slower.
-                let _ = fcntl_setpipe_size(&write_end, PIPE_BYTES);
                 let (ours, theirs, role) =
                     if index == 0 { (write_end, read_end, Role::Sink) } else { (read_end, write_end, Role::Source) };
                 ends[index] = Some(theirs);

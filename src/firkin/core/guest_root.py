@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from firkin.core.parking import parked_json
 from firkin.vmm.config import BootLog, Disk, VmConfig
 from firkin.vmm.kernel import KernelImage
 
@@ -14,6 +13,14 @@ if TYPE_CHECKING:
     from firkin.types import ContainerId
 
 __all__ = ["GuestMount", "disk_device", "root_mounts", "rootfs_path", "vm_config"]
+
+
+# No thread that reads ahead what a short container never needs; it would run, and end, beside the first process.
+_ROOT_OPTIONS = ("noinit_itable", "no_prefetch_block_bitmaps")
+
+
+# What `firkin.core.parking` makes of the default options, kept because a fork is spawned before that is imported.
+_PARKED = Path(__file__).with_name("parked.json")
 
 
 class GuestMount(NamedTuple):
@@ -54,14 +61,14 @@ def vm_config(options: ContainerOptions, root: Path) -> VmConfig:
         accel=options.accel or "",
         cpu_model=options.cpu_model or "",
         nested=options.nested,
-        parked=parked_json(),
+        parked=_PARKED.read_bytes(),
     )
 
 
 def root_mounts(options: ContainerOptions, root: str) -> list[GuestMount]:
     """The mounts, in order, that put the container's root filesystem at `root` in the guest."""
     if options.writable_layer is None:
-        return [GuestMount("ext4", disk_device(0), root)]
+        return [GuestMount("ext4", disk_device(0), root, _ROOT_OPTIONS)]
     base = root.removesuffix("/rootfs")
     layers = f"lowerdir={base}/lower,upperdir={base}/layer/upper,workdir={base}/layer/work"
     return [

@@ -33,9 +33,8 @@ def _parked() -> RuntimeSpec:
     )
 
 
-@cache
 def parked_json() -> bytes:
-    """Its specification."""
+    """Its specification, which `parked.json` beside this module holds."""
     parked = _parked()
     return parked._replace(mounts=(*parked.mounts, _SOURCES)).to_json()
 

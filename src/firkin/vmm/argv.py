@@ -111,7 +111,8 @@ def kernel_arguments(config: VmConfig, host: HostCapabilities, *, tsc: bool = Tr
         # There is no speculation under emulation, only the cost of guarding against it. The watchdog takes a busy
         # host's delays for a bad counter and turns to a clock that drifts. Testing ciphers against themselves takes
         # 0.5 s. Security modules without a policy only cost (AppArmor, TOMOYO, BPF); Landlock is for programs to use.
-        words += ["mitigations=off", "tsc=reliable", "cryptomgr.notests", "lsm=landlock"]
+        # A busy host's delays look like lockups, too.
+        words += ["mitigations=off", "tsc=reliable", "cryptomgr.notests", "lsm=landlock", "nowatchdog"]
     if config.cmdline_extra:
         words.append(config.cmdline_extra)
     return " ".join(words)

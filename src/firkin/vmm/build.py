@@ -27,6 +27,7 @@ from firkin.vmm.host import HostCapabilities
 from firkin.vmm.launch import Boot
 from firkin.vmm.qmp import Qmp
 from firkin.vmm.ramfile import copy_sparse, digest, identity
+from firkin.vmm.ready import ready, stand_in_image
 from firkin.vmm.timings import Timings
 from firkin.vmm.wiring import wire
 
@@ -111,8 +112,7 @@ async def _save(running: Running, config: VmConfig, folder: VmFolder, state: int
     try:
         agent = Agent(running.link)
         await asyncio.gather(*wire(agent, config))
-        if config.parked:
-            await agent.park(config.parked)
+        await ready(agent, config)
         await agent.quiesce(drop_caches=True)
         await asyncio.sleep(_SETTLE)
         capability = {"capability": "x-ignore-shared", "state": True}
@@ -160,18 +160,8 @@ def _stand_in(config: VmConfig, folder: VmFolder, stack: ExitStack) -> VmConfig:
         ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
         networks.append(replace(network, fd=theirs.fileno()))
         ours.setblocking(False)
-    disks = tuple(Disk(_like(disk.path, folder.path), read_only=disk.read_only) for disk in config.disks)
+    disks = tuple(Disk(stand_in_image(disk, folder.path), read_only=disk.read_only) for disk in config.disks)
     return replace(config, disks=disks, networks=tuple(networks), boot_log=None)
-
-
-def _like(path: Path, folder: Path) -> Path:
-    """An empty image whose disk has the same capacity."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-    image = folder / f"empty-{size}"
-    with image.open("ab") as file:
-        file.truncate(size)
-    return image
 
 
 @asynccontextmanager
