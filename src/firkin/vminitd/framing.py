@@ -327,7 +327,7 @@ class Framing:
     # ---- actions
 
     def open(self, port: int) -> int:
-        """Open a stream to the peer's `port` (u32) and return its number."""
+        """Open a stream to the peer's `port` (u32) and return its number. Raises `StateError`."""
         stream = self._next
         if stream > 0xFFFF_FFFF:
             raise StateError("guest link: every stream number was used", hint="connect anew")

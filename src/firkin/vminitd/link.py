@@ -19,6 +19,7 @@ from firkin.vminitd import events as ev
 from firkin.vminitd.framing import Framing
 from firkin.vminitd.liveness import Liveness
 from firkin.vminitd.stream import Listener, Stream
+from firkin.vminitd.trace import tracer
 from firkin.vminitd.wire import INITIAL_SENTINEL, MAJOR, Answer, Hello
 
 __all__ = ["ANY_SCHEMA", "FIRST_PORT", "INITIAL_SENTINEL", "LAST_PORT", "RPC_PORT", "Handler", "Link", "Peer"]
@@ -88,6 +89,7 @@ class Link:
         self.peer: Peer | None = None
         self._sock = sock
         self._framing = framing
+        self._trace = tracer()
         self._schema = schema
         self._boot_log = boot_log
         self._handlers: dict[int, Handler] = {}
@@ -207,7 +209,10 @@ class Link:
         return number
 
     def listen(self, port: int) -> Listener:
-        """Take the streams that the peer opens to `port` (u32). Raises `StateError` where somebody does already."""
+        """Take the streams that the peer opens to `port` (u32). Raises `StateError` where somebody does already.
+
+        Raises `LinkError`.
+        """
         if self.error is not None:
             raise LinkError(self.error.message, hint=self.error.hint, boot_log=self.error.boot_log) from self.error
         if port in self._listeners:
@@ -216,7 +221,10 @@ class Link:
         return listener
 
     def allocate_port(self) -> int:
-        """A port of the library's own range that nobody listens on, and that was not given out for long."""
+        """A port of the library's own range that nobody listens on, and that was not given out for long.
+
+        Raises `StateError`.
+        """
         for _ in range(len(self._listeners) + 1):
             port = self._next_port
             self._next_port = port + 1 if port < LAST_PORT - 1 else FIRST_PORT
@@ -353,7 +361,10 @@ class Link:
             return
         try:
             while buffers := self._framing.pull():
-                self._framing.advance(self._sock.sendmsg(buffers, (), socket.MSG_NOSIGNAL))
+                count = self._sock.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+                if self._trace is not None:
+                    self._trace[0].saw(buffers, count)
+                self._framing.advance(count)
         except (BlockingIOError, InterruptedError):
             if not self._writer_added:
                 self._writer_added = True
@@ -373,7 +384,8 @@ class Link:
     def _on_readable(self) -> None:
         for _ in range(_READS):
             try:
-                count = self._sock.recv_into(self._framing.buffer())
+                buffer = self._framing.buffer()
+                count = self._sock.recv_into(buffer)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -382,6 +394,8 @@ class Link:
             if count == 0:
                 self._lost("guest link: the other side closed it", None)
                 return
+            if self._trace is not None:
+                self._trace[1].saw((buffer,), count)
             self._liveness.heard(self.loop.time())
             for event in self._framing.received(count):
                 self._dispatch(event)

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 from firkin.errors import FirkinTimeoutError, InvalidInputError, LinkError, StreamResetError
 from firkin.vminitd.link import RPC_PORT, Link
 from firkin.vminitd.stream import Stream
+from firkin.vminitd.trace import call_ended
 
 __all__ = ["MAX_MESSAGE", "Call", "Caller", "serve"]
 
@@ -53,6 +54,7 @@ class Call(asyncio.Future[T], Generic[T]):
         self._number = 0
         self._timeout = timeout
         self._timer = self._loop.call_later(timeout, self._expired) if timeout is not None else None
+        self._begun = self._loop.time()
         self.add_done_callback(Call._settled)
         caller.link.call_begun()
 
@@ -64,9 +66,9 @@ class Call(asyncio.Future[T], Generic[T]):
         if number:
             self._caller.link.reset(number, _ECANCELED)
         self._caller.finished(self)
-        if not self.cancelled():
-            # Of calls sent in one go only the first failure may be awaited; the others' must not be reported as lost.
-            self.exception()
+        # Of calls sent in one go only the first failure may be awaited; the others' must not be reported as lost.
+        error = asyncio.CancelledError("nobody waits any more") if self.cancelled() else self.exception()
+        call_ended(self._name, self._loop.time() - self._begun, error)
 
     def _fail(self, error: BaseException) -> None:
         if not self.done():
