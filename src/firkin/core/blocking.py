@@ -106,8 +106,10 @@ class Process:
 class Container:
     """A container in a VM of its own; a context manager. See `AsyncContainer`, whose calls these are.
 
-    >>> with Container.launch("busybox", ["sleep", "60"]) as box:  # doctest: +SKIP
-    ...     box.run(["echo", "hi"]).stdout
+    In the examples below `box` is a running container of busybox.
+
+    >>> with firkin.Container.launch("busybox", ["sleep", "60"]) as one:
+    ...     one.run(["echo", "hi"]).stdout
     b'hi\\n'
     """
 
@@ -164,7 +166,14 @@ class Container:
         return engine().call(self._container.stop(grace))
 
     def exec(self, command: Sequence[str], **options: Unpack[ExecInputs]) -> Process:
-        """As `AsyncContainer.exec`."""
+        """As `AsyncContainer.exec`.
+
+        >>> process = box.exec(["cat"], stdin=firkin.Stdio.PIPED, stdout=firkin.Stdio.PIPED)
+        >>> process.stdin.write(b"in and out")
+        >>> process.stdin.close()
+        >>> process.stdout.read_all(), process.wait().code
+        (b'in and out', 0)
+        """
         return Process(engine().call(self._container.exec(command, **options)))
 
     def run(
@@ -178,7 +187,14 @@ class Container:
         capture_limit: int = CAPTURE_LIMIT,
         **options: Unpack[ExecInputs],
     ) -> CompletedProcess:
-        """As `AsyncContainer.run`."""
+        """As `AsyncContainer.run`.
+
+        >>> box.run(["sh", "-c", "echo $GREETING; id -u"], env={"GREETING": "hi"}, user=1000, text=True).stdout
+        'hi\\n1000\\n'
+        >>> box.run(["cat", "/nowhere"], check=True)
+        Traceback (most recent call last):
+        firkin.errors.ProcessFailedError: cat failed: exit code 1: cat: can't open '/nowhere': No such file or directory
+        """
         return engine().call(
             self._container.run(
                 command, input=input, text=text, check=check, timeout=timeout, capture_limit=capture_limit, **options
@@ -188,11 +204,21 @@ class Container:
     def open_tty(
         self, command: Sequence[str], size: PtySize = DEFAULT_PTY_SIZE, **options: Unpack[ExecInputs]
     ) -> Process:
-        """As `AsyncContainer.open_tty`."""
+        """As `AsyncContainer.open_tty`.
+
+        >>> terminal = box.open_tty(["stty", "size"], firkin.PtySize(100, 30))
+        >>> terminal.stdin.read_all()
+        b'30 100\\r\\n'
+        """
         return Process(engine().call(self._container.open_tty(command, size, **options)))
 
     def stats(self) -> Stats:
-        """As `AsyncContainer.stats`."""
+        """As `AsyncContainer.stats`.
+
+        >>> found = box.stats()
+        >>> found.processes, found.memory.current < found.vm.memory_total
+        (1, True)
+        """
         return engine().call(self._container.stats())
 
     def update(
@@ -203,7 +229,12 @@ class Container:
         memory: Size | int | str | None = None,
         memory_high: Size | int | str | None = None,
     ) -> None:
-        """As `AsyncContainer.update`."""
+        """As `AsyncContainer.update`.
+
+        >>> box.update(memory="64m", cpus=0.5)
+        >>> box.stats().memory.limit == firkin.Size.mib(64)
+        True
+        """
         work = self._container.update(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high)
         engine().call(work)
 
@@ -228,7 +259,14 @@ class Container:
         engine().call(work)
 
     def pause(self) -> None:
-        """As `AsyncContainer.pause`."""
+        """As `AsyncContainer.pause`.
+
+        >>> box.pause()
+        >>> box.run(["true"])
+        Traceback (most recent call last):
+        firkin.errors.StateError: container box is paused (firkin unpause box)
+        >>> box.resume()
+        """
         engine().call(self._container.pause())
 
     def resume(self) -> None:
@@ -263,8 +301,11 @@ def run(
 ) -> CompletedProcess:
     """As `run_async`: run `command` of `image` in a new VM to its end and give back what it wrote.
 
-    >>> run("busybox", ["echo", "hello"]).stdout  # doctest: +SKIP
-    b'hello\\n'
+    >>> firkin.run("busybox", ["tr", "a-z", "A-Z"], input="hello", text=True).stdout
+    'HELLO'
+    >>> done = firkin.run("busybox", ["sh", "-c", "exit 3"])
+    >>> done.returncode, str(done.status)
+    (3, 'exit code 3')
     """
     from firkin.core.run import run_async
 

@@ -34,7 +34,7 @@ _LARGEST_JSON = 4 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ExecConfig(ProcessOptions):
-    """Options of a further process. What is unset is the container's first process's."""
+    """Options of a further process. What is unset is the container's first process's. Raises `InvalidInputError`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -122,7 +122,7 @@ def resolve_hostname(options: ContainerOptions, container_id: ContainerId) -> Ho
 
 
 def resolve_stop_signal(options: ContainerOptions, image: ImageConfig) -> Signal:
-    """The signal that asks the container to stop: given, else the image's, else SIGTERM."""
+    """The signal that asks the container to stop: given, else the image's, else SIGTERM. Raises `ImageError`."""
     if options.stop_signal is not None:
         return options.stop_signal
     if not image.stop_signal:

@@ -28,7 +28,7 @@ class Mount:
     (empty: an anonymous one); `tmpfs`, nothing; `image`, an image's reference, read-only; `virtiofs`, the tag of a
     `VirtiofsShare`; `block`, a disk image of the host that holds a filesystem of `type`; `guest`, whatever mount(2) of
     `type` takes inside the container (proc, sysfs, devpts, mqueue, cgroup2, overlay, or a bind within the guest).
-    `options` are fstab's, beside `ro`, which `read_only` gives.
+    `options` are fstab's, beside `ro`, which `read_only` gives. Raises `InvalidInputError`.
     """
 
     kind: MountKind

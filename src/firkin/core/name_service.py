@@ -20,7 +20,7 @@ _OPTION = re.compile(r"[A-Za-z0-9_-]+(?::[A-Za-z0-9_.-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class DnsConfig:
-    """What `/etc/resolv.conf` says, resolv.conf(5). Name servers are addresses."""
+    """What `/etc/resolv.conf` says, resolv.conf(5). Name servers are addresses. Raises `InvalidInputError`."""
 
     nameservers: tuple[str, ...] = ()
     domain: str | None = None
@@ -39,7 +39,7 @@ class DnsConfig:
 
 @dataclass(frozen=True, slots=True)
 class HostsEntry:
-    """A line of `/etc/hosts`, hosts(5)."""
+    """A line of `/etc/hosts`, hosts(5). Raises `InvalidInputError`."""
 
     ip: str
     hostnames: tuple[str, ...]
@@ -55,7 +55,10 @@ class HostsEntry:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read Docker's `--add-host`: `NAME:ADDRESS` or `NAME=ADDRESS`, an IPv6 address with or without brackets."""
+        """Read Docker's `--add-host`: `NAME:ADDRESS` or `NAME=ADDRESS`, an IPv6 address with or without brackets.
+
+        Raises `InvalidInputError`.
+        """
         name, mark, address = text.partition("=") if "=" in text else text.partition(":")
         if not mark or not address:
             raise InvalidInputError(f"{text!r} is not a host", value=text, hint="write NAME:ADDRESS")

@@ -27,6 +27,7 @@ class NetworkOptions:
     """`network` is `nat` or `none`. `dns` unset: the network's own. `hosts`: further lines of `/etc/hosts`.
 
     `policy`: what may be reached. `mtu` in bytes, unset: the largest.
+    Raises `InvalidInputError`.
     """
 
     network: Literal["nat", "none"] = "nat"

@@ -31,7 +31,7 @@ class ContainerOptions(ProcessOptions, VmOptions, NetworkOptions):
     Unset (`None` or empty) takes the image's. `entrypoint` given, even empty, also puts the image's command aside.
     `masked_paths` and `readonly_paths`: `None` for the defaults, `()` for none. `pids_limit` counts tasks.
     `privileged`: every capability, no seccomp, nothing masked or read-only, inside the VM. `pull`: when the image's
-    registry is asked. `platform`: which of an image's several, in place of the host's.
+    registry is asked. `platform`: which of an image's several, in place of the host's. Raises `InvalidInputError`.
     """
 
     entrypoint: tuple[str, ...] | None = None

@@ -17,6 +17,7 @@ class ProcessOptions:
 
     `env` pairs a name with its value, `None` takes the variable away. `group_add` holds names and gids. `privileged`
     gives every capability. `cap_add` and `cap_drop` change `capabilities`, by Docker's rules.
+    Raises `InvalidInputError`.
     """
 
     command: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ _PUBLICATION = re.compile(_ADDRESS + r"?:?(?:(\d{0,5}(?:-\d{1,5})?):)?(\d{1,5}(?
 
 @dataclass(frozen=True, slots=True)
 class PortPublication:
-    """A port of the guest reachable on the host; host port 0: a free one is picked."""
+    """A port of the guest reachable on the host; host port 0: a free one is picked. Raises `InvalidInputError`."""
 
     guest_port: int
     host_port: int = 0
@@ -45,7 +45,10 @@ class PortPublication:
 
     @classmethod
     def parse(cls, text: str) -> tuple[Self, ...]:
-        """Read Docker's `-p [ip:][host:]guest[/udp]`; ranges of the same length on both sides give several."""
+        """Read Docker's `-p [ip:][host:]guest[/udp]`; ranges of the same length on both sides give several.
+
+        Raises `InvalidInputError`.
+        """
         match = _PUBLICATION.fullmatch(text)
         if match is None:
             raise InvalidInputError(

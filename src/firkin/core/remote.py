@@ -152,7 +152,7 @@ class RemoteContainer:
         await self.call(pb.Unpause())
 
     async def call(self, message: Any) -> Any:
-        """Any call of proto/firkin/control.proto."""
+        """Any call of proto/firkin/control.proto. Raises `StateError`."""
         try:
             return await self._client.call(message)
         except LinkError as error:

@@ -78,7 +78,7 @@ class SeccompOp(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SeccompArgRule:
-    """A condition on the argument of number `index`, 0 to 5; values are unsigned 64 bit."""
+    """A condition on the argument of number `index`, 0 to 5; values are unsigned 64 bit. Raises `InvalidInputError`."""
 
     index: int
     op: SeccompOp
@@ -149,7 +149,7 @@ class Seccomp:
 
     @classmethod
     def load(cls, path: str | Path) -> Seccomp:
-        """Read a profile's file."""
+        """Read a profile's file. Raises `InvalidInputError`."""
         try:
             with Path(path).open("rb") as file:
                 content = file.read(_LARGEST_PROFILE + 1)

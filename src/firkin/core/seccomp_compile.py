@@ -77,7 +77,7 @@ def compile_profile(
 def translate(
     profile: Seccomp, *, architecture: str, capabilities: frozenset[Capability], kernel: tuple[int, int]
 ) -> bytes:
-    """The program of `compile_profile` as libseccomp writes it, not yet shortened."""
+    """The program of `compile_profile` as libseccomp writes it, not yet shortened. Raises `InvalidInputError`."""
     if architecture not in _ARCHES:
         raise InvalidInputError(f"no seccomp filter can be made for {architecture}", value=architecture)
     arches = tuple(_AUDIT_ARCH[arch] for arch in profile.arches or _ARCHES[architecture])

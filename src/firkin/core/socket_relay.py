@@ -25,7 +25,7 @@ class SocketRelay:
 
     @classmethod
     def parse(cls, text: str, *, into_guest: bool = True) -> Self:
-        """Read `HOST:GUEST` where `into_guest`, else `GUEST:HOST`."""
+        """Read `HOST:GUEST` where `into_guest`, else `GUEST:HOST`. Raises `InvalidInputError`."""
         first, colon, second = text.partition(":")
         if not colon or not first or not second:
             raise InvalidInputError(

@@ -26,6 +26,7 @@ class VmOptions:
     `disk` is the room of the root filesystem. `writable_layer`: a disk image that holds the container's changes and
     outlives it. `emulate`: run programs of another architecture; `None` where the image needs it. `kernel`, `boot_log`:
     files. `accel`: `kvm`, `tcg` or `auto`. `fork`: start from a base VM rather than by a boot.
+    Raises `InvalidInputError`.
     """
 
     cpus: float = 2

@@ -82,7 +82,7 @@ class Volume:
 
     @classmethod
     def get(cls, name: str, *, dirs: StateDirs | None = None) -> Volume:
-        """The volume of that name. Raises `NotFoundError`, `InvalidInputError`."""
+        """The volume of that name. Raises `NotFoundError`, `InvalidInputError`. Raises `StateError`."""
         path = _parent(dirs) / check_volume_name(name)
         try:
             with (path / "volume.json").open("rb") as file:

@@ -52,7 +52,7 @@ class Budget:
             )
 
     def read(self, count: int) -> None:
-        """Account for `count` bytes read."""
+        """Account for `count` bytes read. Raises `ImageError`."""
         self.bytes_read += count
         if self.bytes_read > self.limits.max_bytes:
             raise ImageError(
@@ -61,7 +61,7 @@ class Budget:
         self.check_time()
 
     def inodes(self, count: int) -> None:
-        """Check a number of live inodes."""
+        """Check a number of live inodes. Raises `ImageError`."""
         if count > self.limits.max_inodes:
             raise ImageError(
                 f"{self._what} hold more than {self.limits.max_inodes} files", hint="raise Limits.max_inodes"

@@ -78,7 +78,10 @@ class ImageReader:
         return _stat_of(self._resolve(path, follow=follow))
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        """At most `length` bytes of a regular file from `offset` on; without `length`, all up to 256 MiB."""
+        """At most `length` bytes of a regular file from `offset` on; without `length`, all up to 256 MiB.
+
+        Raises `ImageError`.
+        """
         inode = self._resolve(path)
         if not stat.S_ISREG(inode.mode):
             raise ImageError(f"{path} is not a regular file")
@@ -90,7 +93,7 @@ class ImageReader:
         return self._image.read(inode, offset, wanted)
 
     def iterdir(self, path: str) -> Iterator[str]:
-        """The names in a directory, in no particular order, without `.` and `..`."""
+        """The names in a directory, in no particular order, without `.` and `..`. Raises `ImageError`."""
         inode = self._resolve(path)
         if not stat.S_ISDIR(inode.mode):
             raise ImageError(f"{path} is not a directory")
@@ -121,7 +124,7 @@ class ImageReader:
                 pending.append((f"{prefix}/{os.fsdecode(name)}", self._image.inode(number)))
 
     def readlink(self, path: str) -> str:
-        """The target of a symlink."""
+        """The target of a symlink. Raises `ImageError`."""
         inode = self._resolve(path, follow=False)
         if not stat.S_ISLNK(inode.mode):
             raise ImageError(f"{path} is not a symlink")

@@ -113,7 +113,7 @@ class Ext4Writer:
         self._tree.put_directory(ROOT_INODE, b"lost+found", attributes)
 
     def finish(self) -> ImageReport:
-        """Write the metadata. The file is complete then, but not synced to its disk."""
+        """Write the metadata. The file is complete then, but not synced to its disk. Raises `ImageError`."""
         self._require_usable()
         self._usable = False
         try:

@@ -48,7 +48,7 @@ class Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill a part of `buffer`; 0 only at the end."""
+        """Fill a part of `buffer`; 0 only at the end. Raises `ImageError`."""
         while not self._current:
             chunk = next(self._chunks, None)
             if chunk is None:

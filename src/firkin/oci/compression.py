@@ -17,7 +17,8 @@ _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b
 class Source(Protocol):
     """Where packed bytes come from: up to `limit` bytes a call, none at the end."""
 
-    def read(self, limit: int, /) -> bytes: ...
+    def read(self, limit: int, /) -> bytes:
+        """At most `limit` bytes."""
 
 
 def compression_of(start: bytes) -> str:

@@ -119,7 +119,7 @@ def store_manifest(
 
     `fetch` puts one blob into the store and says whether it was there to be had. Parts of an index may be missing, as
     in a layout that holds one platform only; parts of a manifest may not. `whole` is whether `descriptor` itself must
-    be there.
+    be there. Raises `ImageError`.
     """
     if depth > 4:
         raise ImageError("an image index is nested too deep")

@@ -87,7 +87,7 @@ def manifests_of(
     limits: ImageLimits = DEFAULT_LIMITS,
     depth: int = 0,
 ) -> Iterator[tuple[Descriptor, Manifest]]:
-    """Every manifest below `target` that is in the store."""
+    """Every manifest below `target` that is in the store. Raises `ImageError`."""
     if depth > _DEPTH_MAX:
         raise ImageError(f"an image index is nested deeper than {_DEPTH_MAX}")
     document = parse_document(content.read(target.digest, limits.manifest), target.media_type, limits)
@@ -124,7 +124,10 @@ def image_of(
     reference: Reference | None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Image:
-    """The image below `target` for `platform`, its manifest and config read and verified."""
+    """The image below `target` for `platform`, its manifest and config read and verified.
+
+    Raises `ImageNotFoundError`, `ImageError`.
+    """
     document = parse_document(content.read(target.digest, limits.manifest), target.media_type, limits)
     depth = 0
     while isinstance(document, Index):

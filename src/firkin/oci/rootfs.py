@@ -89,7 +89,7 @@ class StageReport:
 def stage_rootfs_to(rootfs: Rootfs, destination: Path, *, store: ImageStore) -> StageReport:
     """Put a private, writable ext4 image of `rootfs` at `destination`; it appears there only once it is whole.
 
-    Raises `ImageError` where it can't be read, converted or written.
+    Raises `ImageError` where it can't be read, converted or written. Raises `InvalidInputError`.
     """
     if isinstance(rootfs, OciBundle):
         with store.rootfs(rootfs.image, rootfs.size) as lease:

@@ -71,7 +71,10 @@ class ImageStore:
         return self._image(entry, platform)
 
     def ensure_busybox(self) -> Image:
-        """The embedded image `localhost/busybox`, made of the host's static busybox where it is not there yet."""
+        """The embedded image `localhost/busybox`, made of the host's static busybox where it is not there yet.
+
+        Raises `ImageNotFoundError`.
+        """
         from firkin.oci.busybox import BUSYBOX, make_busybox
 
         entry = self.names.get(BUSYBOX)

@@ -140,6 +140,7 @@ class LinuxCapabilities:
 
         `ALL` in `drop` starts from nothing, in `add` from everything; then a name given in the other list wins over it.
         The same name in both is an error. Inheritable and ambient sets lose what is dropped and gain nothing.
+        Raises `InvalidInputError`.
         """
         adds, all_added = _names(add)
         drops, all_dropped = _names(drop)

@@ -39,7 +39,7 @@ class GuestPath(str):
 
     @classmethod
     def destination(cls, value: str) -> Self:
-        """A path to mount at: any but `/`."""
+        """A path to mount at: any but `/`. Raises `InvalidInputError`."""
         path = cls(value)
         if path == "/":
             raise InvalidInputError("a mount's destination may not be /", value=value, hint="the image is the root")

@@ -36,7 +36,7 @@ _DEFAULT_VARIANT = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 class Platform:
     """`linux` with one of amd64, arm64, arm, riscv64, ppc64le, s390x and a variant (empty where it is the usual one).
 
-    The variants amd64/v1 and arm64/v8 are written as none; arm without one is arm/v7.
+    The variants amd64/v1 and arm64/v8 are written as none; arm without one is arm/v7. Raises `InvalidInputError`.
     """
 
     architecture: str

@@ -53,6 +53,7 @@ class Reference:
 
         The part before the first `/` is a registry where it holds `.` or `:` or is `localhost`. A digest without a tag
         gets no default tag. `default_registry` takes the place of `docker.io` (`library/` then stays away).
+        Raises `InvalidInputError`.
         """
         if not text:
             raise InvalidInputError("an image reference is empty", value=text)

@@ -22,7 +22,7 @@ _INFINITY = (1 << 64) - 1
 class Rlimit:
     """One limit: `kind` is Linux's name (`RLIMIT_NOFILE`; any case, prefix optional), the values in that limit's unit.
 
-    `hard` is `soft` where it is not given; 2^64 - 1 is RLIM_INFINITY, no limit.
+    `hard` is `soft` where it is not given; 2^64 - 1 is RLIM_INFINITY, no limit. Raises `InvalidInputError`.
     """
 
     kind: str
@@ -52,7 +52,10 @@ class Rlimit:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read Docker's `--ulimit`: `nofile=1024`, `nofile=1024:2048`; `-1` or `unlimited` is no limit."""
+        """Read Docker's `--ulimit`: `nofile=1024`, `nofile=1024:2048`; `-1` or `unlimited` is no limit.
+
+        Raises `InvalidInputError`.
+        """
         kind, equals, values = text.partition("=")
         soft, colon, hard = values.partition(":")
         if not equals or not soft or (colon and not hard):

@@ -29,7 +29,7 @@ class Signal(int):
 
     @classmethod
     def parse(cls, text: str | int) -> Self:
-        """Read a number, or a name in any case with or without `SIG`."""
+        """Read a number, or a name in any case with or without `SIG`. Raises `InvalidInputError`."""
         if isinstance(text, int):
             return cls(text)
         name = text.strip().upper()

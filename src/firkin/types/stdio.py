@@ -21,7 +21,10 @@ class Stdio(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PtySize:
-    """A terminal's size in characters, 1 to 65535 each way (struct winsize, ioctl_tty(2))."""
+    """A terminal's size in characters, 1 to 65535 each way (struct winsize, ioctl_tty(2)).
+
+    Raises `InvalidInputError`.
+    """
 
     columns: int = 80
     rows: int = 24
@@ -33,7 +36,7 @@ class PtySize:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `COLUMNSxROWS`."""
+        """Read `COLUMNSxROWS`. Raises `InvalidInputError`."""
         columns, _, rows = text.partition("x")
         if not all(part.isascii() and part.isdigit() and len(part) <= 5 for part in (columns, rows)):
             raise InvalidInputError(f"{text!r} is not a terminal's size", value=text, hint="write COLUMNSxROWS, 80x24")

@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@-]*\$?", re.ASCII)
 class User:
     """A user by name or uid, a group by name or gid (empty: as the image's `/etc/passwd` has it), and further groups.
 
-    Names are resolved in the guest, in the container's own files.
+    Names are resolved in the guest, in the container's own files. Raises `InvalidInputError`.
     """
 
     user: str = ""

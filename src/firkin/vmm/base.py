@@ -67,6 +67,7 @@ class Shape:
 
     @property
     def key(self) -> str:
+        """What its folder is called: 128 bits of a hash of all that the base VM depends on, in hexadecimal."""
         return hashlib.sha256(self.inputs.encode()).hexdigest()[:32]
 
 

@@ -61,6 +61,7 @@ class Network:
     Each frame is preceded by its length, u32 big-endian. `fd` stays the caller's: it is handed to QEMU and may be
     closed once `VirtualMachine.start` has returned. `mac`: six bytes. The guest's card gets `addresses` (with their
     prefix), default routes by `gateways`, and `mtu` (0: its own).
+    closed once `VirtualMachine.start` has returned. `mac`: six bytes. Raises `InvalidInputError`.
     """
 
     fd: int

@@ -39,7 +39,10 @@ class VmFolder:
 
     @classmethod
     def claim(cls, dirs: StateDirs, name: str) -> Self:
-        """Make the folder, having removed those of dead owners. Raises `StateError` where a live VM has the name."""
+        """Make the folder, having removed those of dead owners. Raises `StateError` where a live VM has the name.
+
+        Raises `InvalidInputError`.
+        """
         if not name or "/" in name or name.startswith(".") or len(name) > 64:
             raise InvalidInputError(f"{name!r} can't name a VM", value=name)
         parent = dirs.make("run", "vm")
@@ -60,6 +63,7 @@ class VmFolder:
 
     @property
     def name(self) -> str:
+        """The last part of its path: the container's id."""
         return self.path.name
 
     @property

@@ -21,10 +21,12 @@ class Entry:
 
 
 def directory(path: str, mode: int = 0o755) -> Entry:
+    """A directory; `mode` is its permissions."""
     return Entry(path, stat.S_IFDIR | mode)
 
 
 def file(path: str, data: bytes, mode: int = 0o644) -> Entry:
+    """A regular file; `mode` is its permissions."""
     return Entry(path, stat.S_IFREG | mode, data)
 
 

@@ -144,6 +144,7 @@ class VirtualMachine(Closing):
 
     @property
     def name(self) -> str:
+        """Its folder's name: the container's id."""
         return self.folder.name
 
     @property

@@ -46,6 +46,7 @@ class Child:
 
     @property
     def running(self) -> bool:
+        """False once QEMU has ended."""
         return not self.ended.done()
 
     def kill(self) -> None:
