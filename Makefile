@@ -13,7 +13,7 @@ PYTEST := .venv/bin/python -m pytest
 # Two at a time: a VM under software emulation keeps a core busy. worksteal evens out what takes minutes and what takes none.
 PARALLEL := -n 2 --dist worksteal
 
-.PHONY: help hello test unit lint format bench soak scenarios setup ready images wheel clean
+.PHONY: help hello test unit lint format bench soak scenarios docs coverage setup ready images wheel clean
 
 help: ## what there is to do
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -50,6 +50,12 @@ format: ready ## put Python and Rust into their standard form
 	@.venv/bin/ruff format
 	@cd guest && cargo fmt
 
+docs: ready ## the documentation as a site, in site/
+	@.venv/bin/sphinx-build -W --keep-going -q -b html docs site
+
+coverage: ready images ## branch coverage of core, ext4 and vminitd by the tests, with VMs
+	@.venv/bin/python tools/coverage.py $(PYTEST_ARGS)
+
 wheel: ready ## dist/firkin-*.whl, with the guest inside
 	@.venv/bin/python -m hatchling build -t wheel
 
@@ -70,4 +76,4 @@ images: ready
 	@tools/freshroot.sh >/dev/null
 
 clean: ## remove what was built here (not .venv, not the machine's kernel)
-	rm -rf .build dist guest/target src/firkin/_guest src/firkin/vminitd/_generated .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .build dist site guest/target src/firkin/_guest src/firkin/vminitd/_generated .mypy_cache .ruff_cache .import_linter_cache .hypothesis

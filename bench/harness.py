@@ -14,7 +14,7 @@ import math
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class Result:
     """One figure: `median` and `p95` of `n` samples in `unit`; `peer` the peer's median and `ratio` ours over it.
 
     `target` is what the median should not exceed (or, where `higher_is_better`, not fall below); a figure that has a
-    peer is judged by its ratio. `spread` is the distance between the quartiles over the median.
+    peer is judged by its ratio. `spread` is the distance between the quartiles over the median, `bench` the benchmark
+    that gave it (`run` says so).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Result:
     target: float | None = None
     higher_is_better: bool = False
     spread: float = 0.0
+    bench: str = ""
 
     @classmethod
     def of(
@@ -84,7 +86,7 @@ class Result:
         """What `bench/results/latest.json` holds of it."""
         figures = {"median": self.median, "p95": self.p95, "peer": self.peer, "ratio": self.ratio}
         rounded = {key: None if value is None else round(value, 4) for key, value in figures.items()}
-        return {"name": self.name, "unit": self.unit, "n": self.n, **rounded}
+        return {"name": self.name, "unit": self.unit, "n": self.n, **rounded, "bench": self.bench}
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
@@ -132,7 +134,8 @@ def run(chosen: Benchmark, rounds: int | None = None) -> list[Result]:
     given: Any = chosen.function(rounds or chosen.rounds)
     if inspect.isawaitable(given):
         given = asyncio.run(_awaited(given))
-    return [given] if isinstance(given, Result) else list(given)
+    results = [given] if isinstance(given, Result) else list(given)
+    return [replace(result, bench=chosen.name) for result in results]
 
 
 def milliseconds(work: Callable[[], object]) -> float:

@@ -273,7 +273,8 @@ def test_every_decision_is_in_the_index() -> None:
 
 def test_every_dependency_has_a_reason_and_an_exact_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    requirements = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    groups = project["dependency-groups"]
+    requirements = [*project["project"]["dependencies"], *groups["dev"], *groups["docs"]]
     names = [re.split(r"[<>=~!\[; ]", requirement)[0] for requirement in requirements]
     pinned = re.findall(r"^([\w.-]+)==", (ROOT / "tools" / "constraints.txt").read_text(), re.MULTILINE)
     reasons = (ROOT / "docs" / "decisions" / "dependencies.md").read_text()

@@ -33,7 +33,8 @@ def key(tables: dict[str, object]) -> str:
 
 def install(tables: dict[str, object]) -> None:
     """Install the requirements of `tables`, then Firkin (which builds the guest)."""
-    requirements: list[str] = [*tables["project"]["dependencies"], *tables["dependency-groups"]["dev"]]  # type: ignore[index]
+    groups = tables["dependency-groups"]
+    requirements: list[str] = [*tables["project"]["dependencies"], *groups["dev"], *groups["docs"]]  # type: ignore[index]
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     subprocess.run([*pip, "--constraint", str(CONSTRAINTS), *requirements], check=True, stdin=subprocess.DEVNULL)
     editable = ["--no-build-isolation", "--no-deps", "--editable", str(ROOT)]
