@@ -119,9 +119,11 @@ class Resolver:
         return bool(self._asked)
 
     def servers(self) -> tuple[str, ...]:
+        """The addresses of the servers that are asked: given, else the host's."""
         return self._servers or host_servers()
 
     def close(self) -> None:
+        """Give up what was asked."""
         for asked in tuple(self._asked):
             asked.close()
 

@@ -37,6 +37,7 @@ class Loop:
         self.now = time.monotonic()
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def watch(self, sock: socket.socket, mask: int, handler: Handler) -> None:

@@ -188,5 +188,6 @@ class Echo:
         ping.sock.close()
 
     def close(self) -> None:
+        """Drop every ping under way."""
         for key in tuple(self._pings):
             self._drop(key)

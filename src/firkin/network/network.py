@@ -67,6 +67,7 @@ class Network:
 
     @property
     def policy(self) -> Policy:
+        """What may be reached now."""
         return self._stack.policy
 
     @property

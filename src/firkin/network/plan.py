@@ -33,6 +33,7 @@ class Side:
 
     @property
     def family(self) -> int:
+        """AF_INET or AF_INET6."""
         return socket.AF_INET if len(self.guest) == 4 else socket.AF_INET6
 
     @property
@@ -42,6 +43,7 @@ class Side:
 
     @property
     def gateway_text(self) -> str:
+        """The gateway's address as text."""
         return socket.inet_ntop(self.family, self.gateway)
 
 

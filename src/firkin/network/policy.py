@@ -57,6 +57,7 @@ class Rule(NamedTuple):
         return tuple(cls(block, first, last, match["protocol"]) for block in blocks)
 
     def holds(self, address: bytes, port: int, protocol: Protocol) -> bool:
+        """Whether the rule is about this address (4 or 16 bytes), port and protocol."""
         if self.protocol is not None and self.protocol != protocol:
             return False
         return self.low <= port <= self.high and self.block.holds(address)

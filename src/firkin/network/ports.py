@@ -37,6 +37,7 @@ class Bound(NamedTuple):
     protocol: Literal["tcp", "udp"]
 
     def close(self) -> None:
+        """Give the port back."""
         self.sock.close()
 
 

@@ -60,6 +60,7 @@ class Refusals:
             file.write(line)
 
     def close(self) -> None:
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 

@@ -41,6 +41,7 @@ class Routes:
         self._number = 0
 
     def close(self) -> None:
+        """Close the netlink socket."""
         self._socket.close()
 
     def place(self, address: bytes) -> Place:

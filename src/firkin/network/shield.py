@@ -32,6 +32,7 @@ class Block(NamedTuple):
 
     @property
     def first(self) -> bytes:
+        """Its first address, 4 or 16 bytes."""
         return self.base.to_bytes(self.bits // 8, "big")
 
     @property

@@ -80,6 +80,7 @@ class Stack:
 
     @property
     def now(self) -> float:
+        """The loop's clock, in seconds."""
         return self._loop.now
 
     @property
@@ -93,9 +94,11 @@ class Stack:
         return min(_MOST_LIMIT, max(_LEAST_LIMIT, _BUDGET // (len(self._flows) + 1)))
 
     def watch(self, sock: socket.socket, mask: int, handler: Handler) -> None:
+        """Call `handler` when `sock` is ready for `mask` (epoll(7))."""
         self._loop.watch(sock, mask, handler)
 
     def unwatch(self, sock: socket.socket) -> None:
+        """The reverse of `watch`."""
         self._loop.unwatch(sock)
 
     def blocked(self, flow: Flow) -> bool:
@@ -106,9 +109,11 @@ class Stack:
         return False
 
     def owe_ack(self, flow: Flow) -> None:
+        """An acknowledgement is due by the end of this turn."""
         self._acks[flow] = None
 
     def forget(self, flow: Flow) -> None:
+        """The flow has ended."""
         if self._flows.get(flow.key) is flow:
             del self._flows[flow.key]
         self._acks.pop(flow, None)
@@ -120,6 +125,7 @@ class Stack:
         return (int.from_bytes(hashed, "big") + int(self.now * 250_000)) & 0xFFFFFFFF
 
     def refuse(self, reason: str, protocol: str, **details: object) -> None:
+        """Report a refusal, with `details`."""
         self.refusals.add(self.now, reason, protocol, **details)
 
     def open_pinhole(self, address: bytes, name: str, ttl: int) -> bool:
@@ -276,6 +282,7 @@ class Stack:
         self._wire.send(self._headers[version] + parts[0], *parts[1:])
 
     def send_frame(self, kind: int, payload: bytes) -> None:
+        """Send an Ethernet frame of EtherType `kind` to the guest."""
         self._wire.send(frames.ethernet(self.mac, GATEWAY_MAC, kind) + payload)
 
     def send_tcp(
@@ -288,6 +295,7 @@ class Stack:
         options: bytes = b"",
         payload: bytes | memoryview = b"",
     ) -> None:
+        """Send a TCP segment to the guest."""
         version = 4 if len(key.remote) == 4 else 6
         guest = INSIDE[version].guest
         header = frames.tcp_header(
@@ -297,6 +305,7 @@ class Stack:
         self.send_packet(version, ip + header, payload)
 
     def send_udp(self, remote: bytes, port: int, guest_port: int, payload: bytes) -> None:
+        """Send a UDP packet to the guest; dropped where the wire is full."""
         version = 4 if len(remote) == 4 else 6
         if self._wire.full:
             return

@@ -47,6 +47,7 @@ class Datagrams:
 
     @property
     def any(self) -> bool:
+        """Whether there is something to look after."""
         return bool(self._sockets or self.published)
 
     def send(self, packet: Packet, datagram: Datagram) -> None:
@@ -133,5 +134,6 @@ class Datagrams:
         entry.sock.close()
 
     def close(self) -> None:
+        """Drop every exchange."""
         for key in tuple(self._sockets):
             self._drop(key)
