@@ -21,30 +21,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# name -> module. Imported at first use: `import firkin` and small commands stay fast.
-_PUBLIC = {
-    "AsyncContainer": "firkin.core.container",
-    "AsyncProcess": "firkin.core.process",
-    "CompletedProcess": "firkin.core.exit",
-    "Container": "firkin.core.blocking",
-    "ExitStatus": "firkin.core.exit",
-    "FirkinError": "firkin.errors",
-    "Image": "firkin.oci",
-    "ImageStore": "firkin.oci",
-    "Pipe": "firkin.core.blocking",
-    "Process": "firkin.core.blocking",
-    "PtySize": "firkin.types",
-    "Size": "firkin.types",
-    "StateDirs": "firkin.types",
-    "Stats": "firkin.core.stats",
-    "Stdio": "firkin.types",
-    "Volume": "firkin.core.volumes",
-    "run": "firkin.core.blocking",
-    "run_async": "firkin.core.run",
-}
-
-_MODULES = ("errors", "types")
-
 __all__ = [
     "AsyncContainer",
     "AsyncProcess",
@@ -80,26 +56,22 @@ __getattr__ = attributes(
         "Container": "core.blocking",
         "ExitStatus": "core.exit",
         "FirkinError": "errors",
+        "Image": "oci",
+        "ImageStore": "oci",
         "Pipe": "core.blocking",
         "Process": "core.blocking",
         "PtySize": "types",
         "Size": "types",
         "StateDirs": "types",
+        "Stats": "core.stats",
         "Stdio": "types",
         "Volume": "core.volumes",
+        "errors": "errors",
         "run": "core.blocking",
         "run_async": "core.run",
+        "types": "types",
     },
 )
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name in _MODULES:
-        return importlib.import_module(f"firkin.{name}")
-    module = _PUBLIC.get(name)
-    if module is None:
-        raise AttributeError(f"module 'firkin' has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
 
 
 def __dir__() -> list[str]:

@@ -11,13 +11,17 @@ __all__ = ["attributes"]
 
 
 def attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` (PEP 562) of `package`, whose public names live in `modules`: name -> module below it."""
+    """The `__getattr__` (PEP 562) of `package`, whose public names live in `modules`: name -> module below it.
+
+    A name that is its own module stands for that module.
+    """
 
     def __getattr__(name: str) -> Any:
         module = modules.get(name)
         if module is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{module}"), name)
+        found = importlib.import_module(f"{package}.{module}")
+        value = found if module == name else getattr(found, name)
         # Found once: the next look-up does not come here.
         setattr(sys.modules[package], name, value)
         return value
