@@ -56,10 +56,17 @@ def test_qemu_is_spawned_before_what_it_needs_not_is_imported(home: object, busy
     modules = set(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split())
     assert "firkin.vmm.head_start" in modules
     assert modules & HEAVY == set()
-    assert {"firkin.vminitd.link", "firkin.core.lowering", "firkin.core.owner"} & modules == set()
+    assert {
+        "firkin.vminitd.link",
+        "firkin.core.lowering",
+        "firkin.core.owner",
+        "firkin.network.stack",
+    } & modules == set()
 
 
-@pytest.mark.parametrize("package", ["firkin", "firkin.oci", "firkin.types", "firkin.vminitd", "firkin.vmm"])
+@pytest.mark.parametrize(
+    "package", ["firkin", "firkin.network", "firkin.oci", "firkin.types", "firkin.vminitd", "firkin.vmm"]
+)
 def test_lazy_packages_have_what_they_promise(package: str) -> None:
     module = importlib.import_module(package)
     assert {name: getattr(module, name) for name in module.__all__}.keys() == set(module.__all__)

@@ -82,7 +82,7 @@ class Beginning:
         _ = machine.prepared.spec
 
     def settle(self, pulled: Pulled, disk_of: DiskOf | None = None) -> Machine:
-        """Take the image and its root filesystem over, open the network, and say what is to be started.
+        """Take the image and its root filesystem over, and say what is to be started.
 
         `disk_of` is for `prepare`.
         """
@@ -97,7 +97,7 @@ class Beginning:
         )
         emulation = _emulation(prepared, self.options, self.dirs) if prepared.emulate else None
         config = emulation.config if emulation else prepared.config
-        network = self._network()
+        network = self._cable()
         if network is not None:
             config = network.joined(config)
         self.machine = Machine(pulled.image, prepared, emulation, network, config)
@@ -105,12 +105,12 @@ class Beginning:
         faults.point(_IMAGE_READY)
         return self.machine
 
-    def _network(self) -> ContainerNetwork | None:
+    def _cable(self) -> ContainerNetwork | None:
         if self.options.network == "none":
             return None
-        from firkin.core.networking import open_network
+        from firkin.core.networking import lay_cable
 
-        return open_network(self.options, self.folder.path, self.stack)
+        return lay_cable(self.options, self.stack)
 
     def take(self) -> ExitStack:
         """What has to be undone at the end: the caller's from now on."""

@@ -58,6 +58,8 @@ async def finish(kind: type[_T], begun: Beginning, progress: AbstractContextMana
     machine = begun.machine or await _fetched(begun, progress)
     async with AsyncExitStack() as stack:
         stack.enter_context(begun.take())
+        if machine.network is not None:
+            machine.network.open(begun.folder.path)
         vm = await VirtualMachine.start(
             machine.config, folder=begun.folder, dirs=begun.dirs, fork=begun.options.fork, ahead=begun.ahead
         )

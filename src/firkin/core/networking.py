@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, ExitStack
+import socket
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from firkin.core.publication import PortPublication
 from firkin.errors import StateError
-from firkin.network.network import Network, NetworkPlan
 from firkin.network.plan import INSIDE, LARGEST_MTU, random_mac
-from firkin.network.ports import Bound, bind
 from firkin.vmm.config import Network as Card
 
 if TYPE_CHECKING:
@@ -18,40 +18,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from firkin.core.options import ContainerOptions
+    from firkin.network.network import Network
+    from firkin.network.ports import Bound
     from firkin.vmm import VmConfig
 
-__all__ = ["ContainerNetwork", "open_network"]
+__all__ = ["ContainerNetwork", "lay_cable"]
 
 REFUSED = "refused.jsonl"
 """The file in a VM's folder that has its refusals, one JSON line each."""
 
 
-def open_network(options: ContainerOptions, folder: Path, stack: ExitStack | AsyncExitStack) -> ContainerNetwork | None:
-    """The network that `options` ask for, ended by `stack`; None for none.
-
-    The host's ports are taken here. Also for a restored VM: it gets an address of its own, and whatever connections
-    its memory knows of are reset. Raises `StateError` for a port in use.
-    """
-    if options.network == "none":
-        return None
-    with ExitStack() as undone:
-        bound = bind_all(options.publish, undone)
-        network = Network(
-            NetworkPlan(
-                mac=options.mac_address or random_mac(),
-                policy=options.policy,
-                servers=options.dns.nameservers if options.dns else (),
-                report=folder / REFUSED,
-            )
-        )
-        stack.callback(network.close)
-        network.start(bound)
-        undone.pop_all()
-    return ContainerNetwork(network, options.mtu)
+def lay_cable(options: ContainerOptions, stack: ExitStack) -> ContainerNetwork | None:
+    """What QEMU needs of the network that `options` ask for, closed by `stack`; None for none."""
+    return None if options.network == "none" else stack.enter_context(ContainerNetwork(options))
 
 
 def bind_all(publications: Iterable[PortPublication], undone: ExitStack) -> list[Bound]:
     """Take the host's ports of all of them; `undone` gives them back."""
+    from firkin.network.ports import bind
+
     bound = []
     for each in publications:
         bound.append(bind(each.host_ip, each.host_port, each.guest_port, each.protocol))
@@ -60,23 +45,64 @@ def bind_all(publications: Iterable[PortPublication], undone: ExitStack) -> list
 
 
 class ContainerNetwork:
-    """What a container's handle does with its network."""
+    """What a container's handle does with its network: first the cable for QEMU, with `open` what is behind it.
 
-    def __init__(self, network: Network, mtu: int | None) -> None:
-        self.network = network
-        self._mtu = mtu or LARGEST_MTU
+    Also for a restored VM: it gets an address of its own, and whatever connections its memory knows of are reset.
+    A context manager: leaving it ends the network.
+    """
+
+    def __init__(self, options: ContainerOptions) -> None:
+        self._options = options
+        self._mac = options.mac_address or random_mac()
+        self._mtu = options.mtu or LARGEST_MTU
+        self._cable = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._network: Network | None = None
 
     def joined(self, config: VmConfig) -> VmConfig:
         """`config` with the card that leads to this network."""
         sides = INSIDE.values()
         card = Card(
-            self.network.guest.fileno(),
-            self.network.mac,
+            self._cable[0].fileno(),
+            self._mac,
             tuple(side.guest_cidr for side in sides),
             tuple(side.gateway_text for side in sides),
             self._mtu,
         )
         return replace(config, networks=(card,))
+
+    def open(self, folder: Path) -> None:
+        """Serve the guest; the host's ports are taken here. To be called before the guest runs.
+
+        `folder` is the VM's. Raises `StateError` for a port in use.
+        """
+        from firkin.network.network import Network, NetworkPlan
+
+        options = self._options
+        with ExitStack() as undone:
+            bound = bind_all(options.publish, undone)
+            servers = options.dns.nameservers if options.dns else ()
+            plan = NetworkPlan(mac=self._mac, policy=options.policy, servers=servers, report=folder / REFUSED)
+            self._network = Network(plan, self._cable)
+            self._network.start(bound)
+            undone.pop_all()
+
+    @property
+    def network(self) -> Network:
+        """The open network."""
+        if self._network is None:
+            raise StateError("the network is not open yet")
+        return self._network
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._network is not None:
+            self._network.close()
+        for end in self._cable:
+            end.close()
 
     @property
     def ports(self) -> tuple[PortPublication, ...]:

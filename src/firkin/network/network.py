@@ -39,12 +39,13 @@ class NetworkPlan:
 class Network:
     """Made for one start of one VM, a restored one too: connections that a snapshot had are reset.
 
-    `guest` is the socket to be handed to QEMU. Call `start` before QEMU runs, `close` after it has ended.
+    `guest` is the socket to be handed to QEMU. Call `start` before the guest runs, `close` after QEMU has ended.
+    `cable` is both ends of a stream socket, where QEMU has its own already; they are the network's from now on.
     """
 
-    def __init__(self, plan: NetworkPlan) -> None:
+    def __init__(self, plan: NetworkPlan, cable: tuple[socket.socket, socket.socket] | None = None) -> None:
         self.mac = plan.mac
-        self.guest, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.guest, ours = cable or socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._ours = ours
         self._routes = Routes()
         self._served: list[Served] = []
