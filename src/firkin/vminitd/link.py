@@ -118,6 +118,7 @@ class Link:
         schema: bytes | None = None,
         boot_log: Callable[[], str] | None = None,
         ping_limit: float = 10.0,
+        greeted: tuple[Framing, Hello] | None = None,
     ) -> Link:
         """Send HELLO on `sock` (a connected stream socket, owned by the link from now on) and return without waiting.
 
@@ -125,6 +126,7 @@ class Link:
         `lost_sentinel` is the `sentinel` of an earlier link of which nobody knows whether its HELLO arrived. `schema`
         is what the peer must speak: this library's own by default, or `ANY_SCHEMA`. `boot_log` gives the tail of the
         guest's console for the error that ends the link. A peer silent for `ping_limit` seconds during a call is dead.
+        `greeted`: a framing whose HELLO was sent on `sock` already, before there was an event loop.
         """
         if schema is None:
             from firkin.vminitd._generated.schema import AGENT_SCHEMA
@@ -132,6 +134,8 @@ class Link:
             schema = AGENT_SCHEMA
         hello = Hello(sentinel)
         framing = Framing.host(hello, lost=lost_sentinel)
+        if greeted is not None:
+            framing, hello = greeted
         return cls(sock, framing, sentinel=hello.next_sentinel, schema=schema, boot_log=boot_log, ping_limit=ping_limit)
 
     @classmethod

@@ -120,7 +120,13 @@ async def _start(
     process = launched.watched()
     try:
         with timings.phase("boot" if isinstance(start, Boot) else "restore"):
-            link = Link.begin(launched.agent, sentinel=sentinel, schema=schema, boot_log=lambda: tail(launched.console))
+            link = Link.begin(
+                launched.agent,
+                sentinel=sentinel,
+                schema=schema,
+                boot_log=lambda: tail(launched.console),
+                greeted=launched.greeted,
+            )
             # The HELLO is under way: while QEMU starts the messages are imported, which takes about as long.
             preload()
             await process.or_death(_answer(link, process, limit))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -33,6 +34,19 @@ class HeadStart:
         self.timings = timings
         self._launched: Launched | None = launched
         self._spawned = time.perf_counter()
+
+    def greet(self) -> None:
+        """Send the HELLO: the guest reads it as soon as it runs. Where QEMU has ended already, `take`'s caller sees."""
+        from firkin.vminitd.framing import Framing
+        from firkin.vminitd.wire import Hello
+
+        if self._launched is None:
+            return
+        hello = Hello(self.base.sentinel)
+        framing = Framing.host(hello)
+        with suppress(OSError):
+            self._launched.agent.sendall(framing.take())
+            self._launched.greeted = (framing, hello)
 
     def take(self) -> Launched:
         """The QEMU, which is the caller's from now on."""
@@ -73,4 +87,6 @@ def head_start(folder: VmFolder, config: VmConfig, dirs: StateDirs) -> HeadStart
     except BaseException:
         base.close()
         raise
-    return HeadStart(launched, base, host, assets, timings)
+    started = HeadStart(launched, base, host, assets, timings)
+    started.greet()
+    return started

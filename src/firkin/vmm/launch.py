@@ -24,6 +24,8 @@ from firkin.vmm.overlay import write_overlay, write_window
 from firkin.vmm.spawn import Identity, spawn
 
 if TYPE_CHECKING:
+    from firkin.vminitd.framing import Framing
+    from firkin.vminitd.wire import Hello
     from firkin.vmm.process import Child, QemuProcess
 
 __all__ = ["Boot", "Launched", "Restore", "launch"]
@@ -49,7 +51,8 @@ class Restore:
 class Launched:
     """A started QEMU. `agent` is connected to the guest's port, `qmp` (of a restore) carries its answers.
 
-    `said` is where its stderr goes, `console` where the guest's console does.
+    `said` is where its stderr goes, `console` where the guest's console does, `greeted` what `Link.begin` takes where
+    the HELLO was sent.
     """
 
     child: subprocess.Popen[bytes]
@@ -58,6 +61,7 @@ class Launched:
     agent: socket.socket
     qmp: socket.socket | None = None
     helpers: Sequence[Child] = ()
+    greeted: tuple[Framing, Hello] | None = None
 
     def watched(self) -> QemuProcess:
         """The process, watched by the running event loop. To be called once."""
