@@ -72,6 +72,9 @@ def command_line(config: VmConfig, host: HostCapabilities, handed: Handed, *, na
     argv += ["-chardev", f"socket,id=agent,fd={handed.agent},server=on,wait=off"]
     argv += ["-device", f"virtserialport,bus=ports.0,nr=1,chardev=agent,name={AGENT_PORT}"]
     argv += [*_disks(config, handed), *_networks(config), *_shares(config, handed)]
+    if handed.ram is None or host.returns_memory:
+        # Without `page-poison` a kernel that counts on what free pages hold reports none.
+        argv += ["-device", "virtio-balloon-device,id=balloon,free-page-reporting=on,page-poison=off"]
     if handed.state is not None:
         # 7.2 has no way to say on the command line that the RAM is not in the state; `restore_commands` are sent
         # instead.

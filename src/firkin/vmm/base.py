@@ -60,6 +60,7 @@ class Shape:
             "memory": config.memory,
             "cmdline": kernel_arguments(config, host, tsc=False),
             "disks": [[disk.read_only, disk_capacity(disk.size())] for disk in config.disks],
+            "returns_memory": host.returns_memory,
             "networks": [[*card.addresses, *card.gateways, card.mtu] for card in config.networks],
             "parked": hashlib.sha256(config.parked).hexdigest(),
         }

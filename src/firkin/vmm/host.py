@@ -42,7 +42,8 @@ class HostCapabilities:
 
     `tsc_khz` is 0 where there is no such counter. `uid_base`: the first of `uid_count` ids that QEMU may run as; a
     count of 0: it runs as this process's user. `memory` is the host's, in bytes.
-    `kvm_group` may open /dev/kvm, -1 for none. `qemu_identity` and `processor` change when those do.
+    `kvm_group` may open /dev/kvm, -1 for none. `qemu_identity` and `processor` change when those do. `ram_guard`: see
+    `firkin.vmm.ram_guard`.
     """
 
     arch: str
@@ -64,6 +65,7 @@ class HostCapabilities:
     kvm_group: int
     qemu_identity: str
     processor: str
+    ram_guard: bool = False
 
     @staticmethod
     def identity_of(program: str) -> str:
@@ -75,6 +77,11 @@ class HostCapabilities:
     def read_only_ram(self) -> bool:
         """QEMU can map a RAM file privately without being able to write it (8.2 and newer)."""
         return self.qemu_version >= (8, 2, 0)
+
+    @property
+    def returns_memory(self) -> bool:
+        """Clones give back what their guest frees. A QEMU that maps the file read-only refuses to."""
+        return self.ram_guard and not self.read_only_ram
 
     def cpu_model(self, asked: str = "", *, nested: bool = False) -> str:
         """QEMU's `-cpu`. Under TCG a small model boots faster than `max`; ARAT stops a guest's tick when it idles."""
@@ -140,6 +147,7 @@ class _Programs:
 def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, Any]:
     # Only the first start on a host comes here.
     from firkin.vmm import accel as trial
+    from firkin.vmm.ram_guard import RamGuard
     from firkin.vmm.tsc import tsc_khz
 
     qemu, arch = programs.qemu, programs.arch
@@ -165,6 +173,7 @@ def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, 
         kvm_group=_kvm_group(),
         qemu_identity=HostCapabilities.identity_of(qemu),
         processor=_processor(),
+        ram_guard=RamGuard.works(),
     )
     verdict = trial.judge(found, assets, programs.accel, note.parent)
     result = asdict(found) | {"accelerator": verdict.accelerator, "accelerator_reason": verdict.reason}
@@ -176,7 +185,7 @@ def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, 
 
 def _note_path(dirs: StateDirs, assets: BootAssets, programs: _Programs) -> Path:
     program = f"{programs.qemu} {HostCapabilities.identity_of(programs.qemu)}"
-    key = f"1 {_boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
+    key = f"2 {_boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
     return dirs.make("cache", "assets") / f"host-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
 
 

@@ -21,7 +21,8 @@ from firkin.vmm.config import Disk, VmConfig, disk_capacity
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.overlay import write_overlay, write_window
-from firkin.vmm.spawn import Identity, spawn
+from firkin.vmm.ram_guard import identity_of
+from firkin.vmm.spawn import Identity, spawn, unguard
 
 if TYPE_CHECKING:
     from firkin.vminitd.framing import Framing
@@ -62,18 +63,24 @@ class Launched:
     qmp: socket.socket | None = None
     helpers: Sequence[Child] = ()
     greeted: tuple[Framing, Hello] | None = None
+    guarded: tuple[int, int] | None = None
 
     def watched(self) -> QemuProcess:
         """The process, watched by the running event loop. To be called once."""
         from firkin.vmm.process import QemuProcess
 
-        return QemuProcess(self.child, said=self.said, console=self.console, helpers=self.helpers)
+        process = QemuProcess(self.child, said=self.said, console=self.console, helpers=self.helpers)
+        if (file := self.guarded) is not None:
+            process.ended.add_done_callback(lambda _: unguard(file))
+        return process
 
     def end(self) -> None:
         """Kill a process that nobody watches, and wait until it is gone."""
         self.close()
         self.child.kill()
         self.child.wait()
+        if self.guarded is not None:
+            unguard(self.guarded)
 
     def close(self) -> None:
         """Close the sockets; the process is somebody else's."""
@@ -123,6 +130,8 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
         if state is not None:
             answers = failed.enter_context(folder.connect("qmp.sock"))
             answers.send(restore_commands(state))
+        # A clone that gives memory back must leave the file whole that it shares with all others.
+        guarded = ram if isinstance(start, Restore) and host.returns_memory else None
         child = spawn(
             command_line(config, host, handed, name=folder.name),
             setpriv=host.setpriv,
@@ -131,9 +140,11 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             stderr=fd(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
             cage=folder.cage,
             limits=process_limits(config, images, alone=host.uid_count > 1),
+            ram=guarded,
         )
         failed.pop_all()
-        return Launched(child, said, console, connected, answers, helpers)
+        file = None if guarded is None else identity_of(guarded)
+        return Launched(child, said, console, connected, answers, helpers, guarded=file)
 
 
 def _start_shares(

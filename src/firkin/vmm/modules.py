@@ -18,6 +18,7 @@ GUEST_MODULES = (
     "virtio_console",
     "virtio_blk",
     "virtio_net",
+    "virtio_balloon",
     "overlay",
     "fuse",
     "virtiofs",

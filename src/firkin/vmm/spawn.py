@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
@@ -20,8 +21,9 @@ from firkin import faults
 from firkin.errors import BootError
 from firkin.frozen import dataclass
 from firkin.vmm.cgroup import Cage
+from firkin.vmm.ram_guard import RamGuard, identity_of
 
-__all__ = ["Identity", "spawn"]
+__all__ = ["Identity", "spawn", "unguard"]
 
 _log = logging.getLogger("firkin.vmm.spawn")
 _BEFORE_SPAWN = faults.declare("boot.before-spawn", "the VM's folder and sockets exist, no process yet")
@@ -64,12 +66,14 @@ def spawn(
     no_new_privs: bool = True,
     cage: Cage | None = None,
     limits: Mapping[int, int] | None = None,
+    ram: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` with a bare environment and only `fds` open; it is killed when this process ends.
 
     `fds` keep their numbers. Without `no_new_privs` the child is to set that itself, once it is as it shall be. Before
-    `argv` runs it is in `cage` and has `limits`, by `resource.RLIMIT_…` (FSIZE, NOFILE and NPROC). The parent-death
-    signal follows the *thread* that spawned, so one thread does it for the life of the process. Raises `BootError`.
+    `argv` runs it is in `cage` and has `limits`, by `resource.RLIMIT_…` (FSIZE, NOFILE and NPROC). It can't punch holes
+    into the file at `ram`, until `unguard` is called (see `firkin.vmm.ram_guard`). The parent-death signal follows the
+    *thread* that spawned, so one thread does it for the life of the process. Raises `BootError`.
     """
     prefix = [*_prlimit({**_LIMITS, **(limits or {})}), setpriv]
     if identity.uid is not None:
@@ -83,7 +87,7 @@ def spawn(
     try:
         if shutil.which(setpriv) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), setpriv)
-        child = _spawner().call(lambda: _popen(command, fds, stderr, cage))
+        child = _spawner(ram is not None).call(lambda: _popen(command, fds, stderr, cage, ram))
     except FileNotFoundError as error:
         raise BootError(f"{error.filename} is not there", hint="install util-linux and qemu-system") from error
     except OSError as error:
@@ -95,8 +99,10 @@ def spawn(
 
 
 def _popen(
-    command: Sequence[str], fds: Sequence[int], stderr: int | IO[bytes], cage: Cage | None
+    command: Sequence[str], fds: Sequence[int], stderr: int | IO[bytes], cage: Cage | None, ram: int | None
 ) -> subprocess.Popen[bytes]:
+    if ram is not None:
+        _spawner(True).guarded[identity_of(ram)] += 1
     with cage.entered() if cage else nullcontext():
         child = subprocess.Popen(
             command,
@@ -128,9 +134,18 @@ def _prlimit(limits: Mapping[int, int]) -> list[str]:
     return words
 
 
+def unguard(ram: tuple[int, int]) -> None:
+    """One child with the RAM file of this device and inode has ended."""
+    _spawner(True).guarded[ram] -= 1
+
+
 class _Spawner:
-    def __init__(self) -> None:
+    """`guarded`: the RAM files into which what this thread spawns can't punch holes."""
+
+    def __init__(self, guarding: bool) -> None:
         self.pid = os.getpid()
+        self.guarded: Counter[tuple[int, int]] = Counter()
+        self._guarding = guarding
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="firkin-spawner", daemon=True).start()
 
@@ -140,21 +155,26 @@ class _Spawner:
         return done.result()
 
     def _run(self) -> None:
+        unfiltered = self._guarding
         while True:
             work, done = self._jobs.get()
             try:
+                if unfiltered:
+                    # The filter is this thread's, and its children's.
+                    RamGuard(self.guarded)
+                    unfiltered = False
                 done.set_result(work())
             except BaseException as error:  # noqa: BLE001 - it is raised where the work was asked for
                 done.set_exception(error)
 
 
-_current: _Spawner | None = None
+_current: dict[bool, _Spawner] = {}
 _lock = threading.Lock()
 
 
-def _spawner() -> _Spawner:
-    global _current
+def _spawner(guarding: bool) -> _Spawner:
     with _lock:
-        if _current is None or _current.pid != os.getpid():
-            _current = _Spawner()
-        return _current
+        found = _current.get(guarding)
+        if found is None or found.pid != os.getpid():
+            found = _current[guarding] = _Spawner(guarding)
+        return found
