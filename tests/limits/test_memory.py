@@ -10,7 +10,6 @@ import pytest
 
 import firkin as library
 from firkin.oci import Image
-from firkin.vmm.ram_guard import RamGuard
 from firkin.vmm.ramfile import digest, identity
 from tests.cli.conftest import Firkin
 
@@ -63,7 +62,3 @@ def test_freed_memory_goes_back(busybox_image: Image, firkin: Firkin, fork: bool
             assert identity(ram.fileno()) == known
             assert digest(ram.fileno()) == manifest["ram"]
         assert library.run("busybox", ["echo", "again"]).stdout == b"again\n"
-
-
-def test_the_guard_is_tried_and_works_here() -> None:
-    assert RamGuard.works()
