@@ -18,6 +18,7 @@ from firkin.core.owner import Owner
 from firkin.core.parking import rest_of
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
+from firkin.core.upkeep import Upkeep
 from firkin.oci.ensure import ensure
 from firkin.types import ContainerId, ProcessId, StateDirs
 from firkin.vminitd.control import ControlServer
@@ -83,6 +84,7 @@ async def finish(kind: type[_T], begun: Beginning, progress: AbstractContextMana
         owner = Owner(container)
         await stack.enter_async_context(ControlServer(begun.folder.path, owner.handlers()))
         await stack.enter_async_context(owner)
+        await stack.enter_async_context(Upkeep(vm))
         publish(begun.folder.path, container.describe())
         container.own(stack.pop_all())
     return container
