@@ -147,7 +147,8 @@ def test_disks_have_their_serial_and_their_own_descriptors() -> None:
     assert nodes[2]["data-file"]["file"]["driver"] == "host_device"
     assert nodes[2]["cache"]["no-flush"] is False
     assert [device for device in values(argv, "-device") if "virtio-blk" in device] == [
-        f"virtio-blk-device,id=disk{i},drive=disk{i},serial=disk{i},num-queues=1" for i in range(3)
+        f"virtio-blk-device,id=disk{i},drive=disk{i},serial=disk{i},num-queues=1,werror=report,rerror=report"
+        for i in range(3)
     ]
     sets = values(argv, "-add-fd")
     assert sets[1:] == [f"fd={20 + i},set={2 + i}" for i in range(6)]

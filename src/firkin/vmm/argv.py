@@ -165,7 +165,9 @@ def _disks(config: VmConfig, handed: Handed) -> Iterator[str]:
             "data-file" if disk.direct else "backing": image,
         }
         yield from ("-blockdev", json.dumps(options))
-        yield from ("-device", f"virtio-blk-device,id={node},drive={node},serial={node},num-queues=1")
+        # A full disk of the host is the guest's I/O error; by default QEMU would stop the guest, for ever.
+        device = f"virtio-blk-device,id={node},drive={node},serial={node},num-queues=1,werror=report,rerror=report"
+        yield from ("-device", device)
 
 
 def _networks(config: VmConfig) -> Iterator[str]:

@@ -76,7 +76,8 @@ def head_start(folder: VmFolder, config: VmConfig, dirs: StateDirs) -> HeadStart
     with timings.phase("prepare"):
         assets = recall_assets(dirs, config.kernel)
         host = None if assets is None else recall(dirs, assets, accel=config.accel)
-        if assets is None or host is None or config.shares:
+        # Whether this host can nest is looked at there, too.
+        if assets is None or host is None or config.shares or config.nested:
             return None
         base = open_base(dirs.make("cache", "base") / Shape.of(config, host, assets).key, host)
     if base is None:

@@ -251,7 +251,12 @@ class VirtualMachine(Closing):
 
 def _prepare(dirs: StateDirs, config: VmConfig) -> tuple[BootAssets, HostCapabilities]:
     assets = resolve_assets(dirs, config.kernel)
-    return assets, probe(dirs, assets, accel=config.accel)
+    host = probe(dirs, assets, accel=config.accel)
+    if config.nested:
+        from firkin.vmm.nested import check_nested
+
+        check_nested(host)
+    return assets, host
 
 
 async def _start(
