@@ -1,4 +1,4 @@
-"""`/etc/hosts` and `/etc/resolv.conf` of a container, and what is refused until something serves it."""
+"""`/etc/hosts` and `/etc/resolv.conf` of a container."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import firkin
 from firkin.core.name_files import name_mounts
 from firkin.core.name_service import DnsConfig
 from firkin.core.option_inputs import container_options
-from firkin.core.socket_relay import SocketRelay
-from firkin.core.unserved import refuse_unserved
-from firkin.errors import InvalidInputError
 from firkin.oci import Image
 
 
@@ -35,15 +32,3 @@ def test_hosts_and_dns(busybox_image: Image, read_only: bool) -> None:
 def test_a_mount_of_the_users_takes_the_place_of_the_file() -> None:
     options = container_options(["true"], mounts=["type=tmpfs,destination=/etc/hosts"], dns=DnsConfig(("192.0.2.1",)))
     assert [mount.destination for mount in name_mounts(options, "/run/container/a/rootfs")] == ["/etc/resolv.conf"]
-
-
-@pytest.mark.parametrize("inputs", [{"sockets": [SocketRelay.parse("/h:/g")]}])
-def test_what_nothing_serves_is_refused_by_name(inputs: dict[str, list[SocketRelay]]) -> None:
-    with pytest.raises(InvalidInputError, match="not served yet"):
-        refuse_unserved(container_options(["true"], **inputs))  # type: ignore[misc]
-
-
-def test_what_is_served_passes() -> None:
-    options = container_options(["true"], mounts=["type=tmpfs,destination=/x"])
-    refuse_unserved(options)
-    assert options.mounts[0].kind == "tmpfs"

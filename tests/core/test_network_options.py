@@ -122,6 +122,9 @@ def test_sockets() -> None:
     assert SocketRelay.parse("/b.sock:/run/a.sock", into_guest=False) == SocketRelay(
         Path("/run/a.sock"), GuestPath("/b.sock"), False
     )
-    for text in ("/a", ":/a", "/a:", "/a:b", "/a:/"):
+    assert SocketRelay.parse("/h:/g:mode=660,uid=7,gid=8") == SocketRelay(
+        Path("/h"), GuestPath("/g"), mode=0o660, uid=7, gid=8
+    )
+    for text in ("/a", ":/a", "/a:", "/a:b", "/a:/", "/a:/b:mode=888", "/a:/b:mode=1777", "/a:/b:x=1", "/a:/b:uid=-1"):
         with pytest.raises(InvalidInputError):
             SocketRelay.parse(text)

@@ -21,6 +21,7 @@ ENGINE_ONLY = {
         "exec_config": "the control socket brings a checked configuration",
         "set_limits": "the control socket brings checked limits",
         "replace_policy": "the control socket brings a checked policy",
+        "copy_peer": "the control socket copies by it",
         "describe": "what the control socket answers to inspect",
         "dial_vsock": "streams are asyncio's",
         "listen_vsock": "streams are asyncio's",

@@ -92,9 +92,9 @@ impl Agent {
         match self.nodes.get(token) {
             Some(Node::Call(_)) => self.undo(token),
             Some(Node::Relay(relay)) => {
-                let owner = relay.owner;
-                if let Some(Node::Helper(helper)) = self.nodes.get(owner) {
-                    helper.kill();
+                let (owner, is_input) = (relay.owner, relay.role == Role::Sink);
+                if let Some(Node::Helper(helper)) = self.nodes.get_mut(owner) {
+                    helper.end(is_input);
                 }
             }
             _ => {}
@@ -129,11 +129,22 @@ impl Agent {
         match std::mem::replace(&mut call.undo, Undo::Nothing) {
             Undo::Nothing => {}
             Undo::Process(process) => self.abandon(process),
-            Undo::Helper(helper) => {
-                if let Some(Node::Helper(helper)) = self.nodes.get(helper) {
-                    helper.kill();
-                }
+            Undo::Helper(helper) => self.end_helper(helper),
+        }
+    }
+
+    fn end_helper(&mut self, token: u32) {
+        let input =
+            |node: &Node| matches!(node, Node::Relay(relay) if relay.owner == token && relay.role == Role::Sink);
+        let input = self.nodes.tokens(input).first().copied();
+        if let Some(Node::Helper(helper)) = self.nodes.get_mut(token) {
+            helper.end(input.is_some());
+        }
+        if let Some(relay) = input {
+            if let Some(Node::Relay(found)) = self.nodes.get(relay) {
+                self.link.reset(found.stream, Errno::CANCELED.raw_os_error() as u32);
             }
+            self.close(relay);
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Helper {
     call: u32,
     fd: OwnedFd,
     answer: Vec<u8>,
+    /// It was ended: what it may still say does not count.
+    ended: bool,
 }
 
 /// A stream that a helper reads from or writes to.
@@ -55,8 +57,12 @@ impl Hands {
 }
 
 impl Helper {
-    /// Ends it; its call is answered as cancelled.
-    pub fn kill(&self) {
+    /// Ends it; its call is answered as cancelled. One whose input ends with this sees that, and takes away what is half
+    /// done; another is killed.
+    pub fn end(&mut self, its_input_ends: bool) {
+        if std::mem::replace(&mut self.ended, true) || its_input_ends {
+            return;
+        }
         if let Some(pid) = rustix::process::Pid::from_raw(self.pid) {
             // It may have ended by itself.
             let _ = sys::kill(pid, 9);
@@ -96,7 +102,7 @@ impl Agent {
             sys::exit_now(0);
         }
         drop((result_end, theirs, place));
-        let token = self.insert(Node::Helper(Helper { pid, call, fd: result, answer: Vec::new() }))?;
+        let token = self.insert(Node::Helper(Helper { pid, call, fd: result, answer: Vec::new(), ended: false }))?;
         if let Some(Node::Helper(helper)) = self.nodes.get(token) {
             self.watch(&helper.fd, token, EventFlags::IN)?;
         }
@@ -124,9 +130,9 @@ impl Agent {
                 _ => break,
             }
         }
-        let (call, answer) = (helper.call, std::mem::take(&mut helper.answer));
+        let (call, ended, answer) = (helper.call, helper.ended, std::mem::take(&mut helper.answer));
         self.close(token);
-        let reply = Reply::decode(answer.as_slice()).ok().and_then(|reply| reply.result);
+        let reply = Reply::decode(answer.as_slice()).ok().and_then(|reply| reply.result).filter(|_| !ended);
         self.answer(call, reply.ok_or_else(|| Failure::new("helper", Errno::CANCELED, "the copy was ended")));
     }
 }

@@ -25,6 +25,7 @@ OWN_FAILURE = 125
 _COMMANDS = {
     "attach": "firkin.cli.attach",
     "completion": "firkin.cli.completion",
+    "cp": "firkin.cli.cp",
     "doctor": "firkin.cli.doctor",
     "exec": "firkin.cli.exec",
     "image": "firkin.cli.image",

@@ -98,8 +98,8 @@ _NETWORK = (
     click.option("--expose", multiple=True, hidden=True, expose_value=False),
     _one("--mac-address", metavar="ADDRESS", help="Address of the network card."),
     _one("--mtu", metavar="BYTES", type=int, help="Largest packet of the network card (default: 65520)."),
-    _many("--socket", metavar="HOST:GUEST", help="Relay a Unix socket of the host into the guest."),
-    _many("--publish-socket", metavar="GUEST:HOST", help="Relay a Unix socket of the guest out to the host."),
+    _many("--socket", metavar="HOST:GUEST[:mode=…]", help="Relay a Unix socket of the host into the guest."),
+    _many("--publish-socket", metavar="GUEST:HOST[:mode=…]", help="Relay a Unix socket of the guest out to the host."),
 )
 
 _MACHINE = (

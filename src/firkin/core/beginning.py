@@ -14,7 +14,6 @@ from firkin import faults
 from firkin.core.mounted_disks import HELD
 from firkin.core.option_inputs import OptionInputs, container_options
 from firkin.core.prepare import DiskOf, PreparedVm, prepare
-from firkin.core.unserved import refuse_unserved
 from firkin.oci.ensure import Pulled, at_hand
 from firkin.oci.rootfs import OciBundle
 from firkin.oci.store import ImageStore
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from firkin.core.lowering import SeccompProgram
     from firkin.core.networking import ContainerNetwork
     from firkin.core.options import ContainerOptions
+    from firkin.core.sockets import SocketRelays
     from firkin.oci.image import Image
     from firkin.vmm.config import VmConfig
 
@@ -61,6 +61,7 @@ class Beginning:
         self.machine: Machine | None = None
         self.ahead: HeadStart | None = None
         self.image_ms = 0.0
+        self.sockets: SocketRelays | None = None
         self._began = time.perf_counter()
         self.stack = ExitStack()
         # First of all, so that a name in use costs nothing; the VM takes the folder over.
@@ -70,6 +71,8 @@ class Beginning:
     def go(self) -> None:
         """Everything that needs no waiting."""
         options = self.options
+        if options.sockets:
+            self._bind()
         if any(mount.kind in HELD for mount in options.mounts):
             return
         pulled = at_hand(self.store, self.image, policy=options.pull, platform=options.platform, convert=options.disk)
@@ -105,6 +108,13 @@ class Beginning:
         faults.point(_IMAGE_READY)
         return self.machine
 
+    def _bind(self) -> None:
+        from firkin.core.sockets import SocketRelays
+
+        self.sockets = SocketRelays(self.folder.path, self.options.sockets)
+        self.stack.callback(self.sockets.release)
+        self.sockets.bind()
+
     def _cable(self) -> ContainerNetwork | None:
         if self.options.network == "none":
             return None
@@ -130,7 +140,6 @@ def begin(
 ) -> Beginning:
     """Begin a container's start. Blocks for some milliseconds. Raises as `AsyncContainer.launch` does."""
     chosen = container_options(command, **options)
-    refuse_unserved(chosen)
     id = ContainerId(name) if name is not None else ContainerId(secrets.token_hex(6))
     with ExitStack() as failed:
         begun = failed.enter_context(Beginning(image, id, chosen, dirs or StateDirs.default()))

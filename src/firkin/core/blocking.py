@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
 
 from firkin.core.capture import CAPTURE_LIMIT
 from firkin.core.engine import engine
@@ -16,8 +16,12 @@ from firkin.types.stdio import DEFAULT_PTY_SIZE
 
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
+    from firkin.core.copy.options import GetOptions, HostSource, HostTarget, PutOptions
+    from firkin.core.copy.peer import FileStat
+    from firkin.core.copy.report import CopyReport
     from firkin.core.process import AsyncProcess
     from firkin.core.publication import PortPublication
+    from firkin.core.socket_relay import SocketRelay
     from firkin.core.stats import Stats
     from firkin.oci.registry.progress import Progress
     from firkin.types import ProcessId, StateDirs
@@ -257,6 +261,44 @@ class Container:
         """As `AsyncContainer.set_network_policy`."""
         work = self._container.set_network_policy(allow_net=allow_net, deny_net=deny_net, allow_domain=allow_domain)
         engine().call(work)
+
+    def put(self, source: HostSource, destination: str, **options: Unpack[PutOptions]) -> CopyReport:
+        """As `AsyncContainer.put`."""
+        return engine().call(self._container.put(source, destination, **options))
+
+    def get(self, source: str, destination: HostTarget, **options: Unpack[GetOptions]) -> CopyReport:
+        """As `AsyncContainer.get`."""
+        return engine().call(self._container.get(source, destination, **options))
+
+    def put_archive(
+        self,
+        archive: BinaryIO | int,
+        directory: str,
+        *,
+        preserve_owner: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """As `AsyncContainer.put_archive`."""
+        work = self._container.put_archive(archive, directory, preserve_owner=preserve_owner, timeout=timeout)
+        engine().call(work)
+
+    def get_archive(
+        self, source: str, archive: BinaryIO | int, *, follow: bool = False, timeout: float | None = None
+    ) -> None:
+        """As `AsyncContainer.get_archive`."""
+        engine().call(self._container.get_archive(source, archive, follow=follow, timeout=timeout))
+
+    def relay_socket(self, relay: SocketRelay) -> None:
+        """As `AsyncContainer.relay_socket`."""
+        engine().call(self._container.relay_socket(relay))
+
+    def stop_socket(self, relay: SocketRelay) -> None:
+        """As `AsyncContainer.stop_socket`."""
+        engine().call(self._container.stop_socket(relay))
+
+    def stat(self, path: str, *, follow: bool = False) -> FileStat:
+        """As `AsyncContainer.stat`."""
+        return engine().call(self._container.stat(path, follow=follow))
 
     def pause(self) -> None:
         """As `AsyncContainer.pause`.

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack
 
 from firkin.core.capture import CAPTURE_LIMIT
 from firkin.core.exec_config import ExecConfig
 from firkin.core.exit import CompletedProcess, ExitStatus
 from firkin.core.option_inputs import ExecInputs, OptionInputs
 from firkin.core.process import AsyncProcess
+from firkin.core.sockets import SocketRelays
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
 from firkin.errors import StateError
@@ -25,10 +26,14 @@ from firkin.types.stdio import DEFAULT_PTY_SIZE
 from firkin.vmm.closing import Closing
 
 if TYPE_CHECKING:
+    from firkin.core.copy.options import GetOptions, HostSource, HostTarget, PutOptions
+    from firkin.core.copy.peer import CopyPeer, FileStat
+    from firkin.core.copy.report import CopyReport
     from firkin.core.limits import Limits
     from firkin.core.networking import ContainerNetwork
     from firkin.core.options import ContainerOptions
     from firkin.core.publication import PortPublication
+    from firkin.core.socket_relay import SocketRelay
     from firkin.core.spec import RuntimeSpec
     from firkin.core.stats import Stats
     from firkin.network.policy import Policy
@@ -62,6 +67,7 @@ class AsyncContainer(Closing):
         process: AsyncProcess,
         stop_signal: Signal,
         network: ContainerNetwork | None = None,
+        sockets: SocketRelays | None = None,
     ) -> None:
         self.id = id
         self.image = image
@@ -71,6 +77,7 @@ class AsyncContainer(Closing):
         self.process = process
         self.stop_signal = stop_signal
         self.network = network
+        self._sockets = SocketRelays(vm.folder.path, ()) if sockets is None else sockets
         self._stack = AsyncExitStack()
         self.created = datetime.now(UTC)
         self._numbers = itertools.count(1)
@@ -292,6 +299,75 @@ class AsyncContainer(Closing):
 
         await asyncio.to_thread(needed(self.network).network.set_policy, policy)
 
+    async def put(self, source: HostSource, destination: str, **options: Unpack[PutOptions]) -> CopyReport:
+        """Copy `source` of this host to `destination` in the container, by the rules of `docker cp`.
+
+        A path (a folder with all below, `folder/.` for what is in it), or the content of one file. An existing folder
+        as destination takes the source in under its name. A file appears in the guest when it is whole, in place of
+        what was there; of a tree, those that were whole stay where a copy fails. Modes, times, symbolic and hard links
+        and holes are kept, extended attributes are not. `options`: `PutOptions`. Raises `InvalidInputError`,
+        `StateError`, `AgentError`, `FirkinTimeoutError`, `FirkinError` for what can't be read here.
+        """
+        from firkin.core.copy.transfer import put
+
+        return await put(self.copy_peer(), source, destination, **options)
+
+    async def get(self, source: str, destination: HostTarget, **options: Unpack[GetOptions]) -> CopyReport:
+        """Copy `source` in the container to `destination` of this host, by the rules of `docker cp`.
+
+        `source/.` means what is in a folder. A file, and a folder that was not there, appears when it is whole; into a
+        folder that was, file by file. Nothing is written outside the destination, device nodes are refused, set-id bits
+        and extended attributes dropped. `options`: `GetOptions`. Raises as `put` does, and `FirkinError` for an archive
+        that is refused or goes beyond its limits.
+        """
+        from firkin.core.copy.transfer import get
+
+        return await get(self.copy_peer(), source, destination, **options)
+
+    async def put_archive(
+        self,
+        archive: BinaryIO | int,
+        directory: str,
+        *,
+        preserve_owner: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Unpack a tar (POSIX, GNU) in an existing folder of the container. An int is a file descriptor."""
+        from firkin.core.copy.transfer import put_archive
+
+        await put_archive(self.copy_peer(), archive, directory, preserve_owner=preserve_owner, timeout=timeout)
+
+    async def get_archive(
+        self, source: str, archive: BinaryIO | int, *, follow: bool = False, timeout: float | None = None
+    ) -> None:
+        """Write `source` in the container as a tar (POSIX pax) to a file or file descriptor. It is what the guest sent:
+        to be unpacked by what refuses names that lead elsewhere."""
+        from firkin.core.copy.transfer import get_archive
+
+        await get_archive(self.copy_peer(), source, archive, follow=follow, timeout=timeout)
+
+    async def relay_socket(self, relay: SocketRelay) -> None:
+        """Relay a further Unix socket, as the option `sockets` does. Raises `InvalidInputError`, `AgentError`."""
+        self._check_running()
+        await self._sockets.add(self.vm, self.id, relay)
+
+    async def stop_socket(self, relay: SocketRelay) -> None:
+        """End a relay with its connections, and remove its socket. Raises `NotFoundError`, `AgentError`."""
+        await self._sockets.remove(self.vm, relay)
+
+    async def stat(self, path: str, *, follow: bool = False) -> FileStat:
+        """What lstat(2), or with `follow` stat(2), says of a file in the container. Raises `AgentError` (ENOENT, …)."""
+        from firkin.core.copy.places import guest_path
+
+        return await self.copy_peer().stat(guest_path(path), follow=follow)
+
+    def copy_peer(self) -> CopyPeer:
+        """The container as copies see it. Raises `StateError` where it has ended or is paused."""
+        from firkin.core.copy.peer import GuestPeer
+
+        self._check_running()
+        return GuestPeer(self.vm, self.id)
+
     async def pause(self) -> None:
         """Stop the VM's processors; nothing inside runs until `resume`. Raises `StateError` where it is paused or
         has ended."""
@@ -328,6 +404,8 @@ class AsyncContainer(Closing):
         """Kill what runs, stop the VM, remove its folder; what was written to volumes and a writable layer is on their
         disks. Safe to call again."""
         try:
+            # While the VM's folder can still tell of them.
+            await self._sockets.aclose()
             if any(disk.direct for disk in self.vm.config.disks) and self.vm.running:
                 if self.paused:
                     await self.resume()

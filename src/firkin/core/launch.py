@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from firkin import faults
@@ -20,15 +21,12 @@ from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
 from firkin.core.upkeep import Upkeep
 from firkin.oci.ensure import ensure
-from firkin.types import ContainerId, ProcessId, StateDirs
+from firkin.types import ProcessId, StateDirs
 from firkin.vminitd.control import ControlServer
 from firkin.vmm import VirtualMachine
 
 if TYPE_CHECKING:
     from firkin.core.container import AsyncContainer
-    from firkin.core.emulation import Emulation
-    from firkin.core.options import ContainerOptions
-    from firkin.core.prepare import PreparedVm
     from firkin.core.process import AsyncProcess
     from firkin.oci.registry.progress import Progress
 
@@ -67,8 +65,10 @@ async def finish(kind: type[_T], begun: Beginning, progress: AbstractContextMana
         stack.push_async_callback(vm.aclose)
         vm.timings.record("image", begun.image_ms)
         faults.point(_VM_READY)
+        if begun.sockets is not None:
+            stack.push_async_callback(begun.sockets.aclose)
         with vm.timings.phase("process"):
-            process = await _start(vm, begun.id, begun.options, machine.prepared, machine.emulation)
+            process = await _start(vm, begun, machine)
         stack.push_async_callback(process.aclose)
         faults.point(_STARTED)
         container = kind(
@@ -80,6 +80,7 @@ async def finish(kind: type[_T], begun: Beginning, progress: AbstractContextMana
             process=process,
             stop_signal=resolve_stop_signal(begun.options, machine.image.config),
             network=machine.network,
+            sockets=begun.sockets,
         )
         owner = Owner(container)
         await stack.enter_async_context(ControlServer(begun.folder.path, owner.handlers()))
@@ -104,10 +105,10 @@ async def _fetched(begun: Beginning, progress: AbstractContextManager[Progress] 
     return begun.settle(pulled, await hold_disks(options, begun.folder, begun.dirs, begun.stack))
 
 
-async def _start(
-    vm: VirtualMachine, id: ContainerId, options: ContainerOptions, prepared: PreparedVm, emulation: Emulation | None
-) -> AsyncProcess:
-    """Everything between a fresh VM and a running process, in one go."""
+async def _start(vm: VirtualMachine, begun: Beginning, machine: Machine) -> AsyncProcess:
+    """Everything between a fresh VM and a running process, in one go; but for relayed sockets, which come before the
+    start."""
+    options, prepared, emulation = begun.options, machine.prepared, machine.emulation
     spec, agent = prepared.spec, vm.agent
     before = (
         agent.submit(vm.resume_message(hostname=spec.hostname)),
@@ -123,7 +124,7 @@ async def _start(
     rest = rest_of(spec) if vm.forked else None
     return await start_process(
         vm,
-        id,
+        begun.id,
         ProcessId("init"),
         (rest or spec).to_json(),
         StdioSpec(options.stdin, options.stdout, options.stderr, options.terminal),
@@ -131,4 +132,5 @@ async def _start(
         program=spec.process.args[0],
         before=before,
         parked=rest is not None,
+        created=partial(begun.sockets.start, vm, begun.id) if begun.sockets else None,
     )

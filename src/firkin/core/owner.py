@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+from firkin.core.copy.serve import copy_handlers
 from firkin.core.exec_config import ExecConfig
 from firkin.core.exit import ExitStatus
 from firkin.core.follow import Attachment
@@ -66,6 +67,7 @@ class Owner:
             "pause": self._pause,
             "unpause": self._unpause,
             **network_handlers(self._container),
+            **copy_handlers(self._container),
         }
 
     async def _inspect(self, call: Any, link: Link) -> Message:

@@ -14,6 +14,7 @@ from firkin.errors import LinkError, StateError
 from firkin.types import PtySize, Signal, Stdio
 
 if TYPE_CHECKING:
+    from firkin.core.copy.peer import CopyPeer
     from firkin.core.detach_keys import DetachKeys
     from firkin.core.exec_config import ExecConfig
     from firkin.core.limits import Limits
@@ -150,6 +151,12 @@ class RemoteContainer:
         from firkin.vminitd._generated import control_pb2 as pb
 
         await self.call(pb.Unpause())
+
+    def copy_peer(self) -> CopyPeer:
+        """The container as copies (`firkin.core.copy.transfer`) see it."""
+        from firkin.core.copy.peer import ControlPeer
+
+        return ControlPeer(self._client)
 
     async def call(self, message: Any) -> Any:
         """Any call of proto/firkin/control.proto. Raises `StateError`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
 from firkin.core.exit import ExitStatus
@@ -34,23 +34,26 @@ async def start_process(
     program: str,
     before: tuple[Awaitable[object], ...] = (),
     parked: bool = False,
+    created: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncProcess:
     """Create and start process `id` from `spec` (JSON, see `CreateProcess`), its streams joined as `stdio` says.
 
     `parked`: `spec` is what the VM's parked container lacks (`firkin.core.parking`). `before` are calls already
     submitted whose answers come first (a resume, mounts): all travel together, the guest works in their order, and the
-    first failure is raised. Raises `ExecError` where `program` can't be executed, `AgentError`, `VirtualMachineError`.
+    first failure is raised. `created` is called between the making of the process, when the container's root is there
+    with its mounts, and its start. Raises `ExecError` where `program` can't be executed, `AgentError`,
+    `VirtualMachineError`.
     """
     channels = Channels(stdio)
     stdin, stdout, stderr = channels.listen(vm.link)
-    created = vm.agent.create_process(
+    made = vm.agent.create_process(
         container,
         id,
         spec,
         stdin_port=stdin,
         stdout_port=stdout,
         stderr_port=stderr,
-        start=True,
+        start=created is None,
         pty_columns=pty.columns if stdio.terminal else 0,
         pty_rows=pty.rows if stdio.terminal else 0,
         parked=parked,
@@ -61,13 +64,17 @@ async def start_process(
     # Whoever waits for the process sees its error; where nobody does, asyncio is not to complain.
     exit.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
-        for answer in before:
-            await answer
-        started = cast("pb.ProcessStarted", await created)
+        for call in before:
+            await call
+        answer = await made
+        if created is not None:
+            await created()
+            answer = await vm.agent.start_process(container, id, timeout=_CREATE_LIMIT)
+        started = cast("pb.ProcessStarted", answer)
         await channels.connect()
     except BaseException as error:
         exit.cancel()
-        await asyncio.gather(exit, created, *before, return_exceptions=True)
+        await asyncio.gather(exit, made, *before, return_exceptions=True)
         await channels.aclose()
         if isinstance(error, AgentError):
             raise exec_error(error, program) from error

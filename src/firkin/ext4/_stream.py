@@ -93,7 +93,7 @@ class LayerStream:
             data = self._raw.read(len(target))
             got = len(data)
             if got > len(target):
-                raise ImageError("a layer stream returned more than it was asked for")
+                raise ImageError("a tar stream returned more than it was asked for")
             target[:got] = data
         if got:
             self._budget.read(got)
@@ -101,4 +101,4 @@ class LayerStream:
 
 
 def _truncated() -> ImageError:
-    return ImageError("the layer ends in the middle of a file", hint="fetch the image again")
+    return ImageError("the tar ends in the middle of a file", hint="fetch the image again")

@@ -59,9 +59,9 @@ def members(stream: LayerStream, limits: Limits) -> Iterator[Member]:
             stream.position += present
     else:
         if stream.end != stream.position:
-            raise ImageError("the layer ends in the middle of a header", hint="fetch the image again")
+            raise ImageError("the tar ends in the middle of a header", hint="fetch the image again")
     if pending.seen:
-        raise ImageError("the layer ends after an extended header")
+        raise ImageError("the tar ends after an extended header")
 
 
 class _Pending:
@@ -110,7 +110,7 @@ class _Pending:
 def _settle(member: Member, stream: LayerStream) -> bool:
     """Give a member of another type the kind it is extracted as; false where it is stepped over."""
     if member.kind == _MULTI:
-        raise ImageError("a layer may not be a part of a multi-volume tar")
+        raise ImageError("it may not be a part of a multi-volume tar")
     if member.kind in _SKIPPED or member.kind == _DUMPDIR:
         stream.skip(member.stored + -member.stored % BLOCK)
         member.size = member.stored = 0

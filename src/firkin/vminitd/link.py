@@ -18,7 +18,7 @@ from firkin.frozen import dataclass
 from firkin.vminitd import events as ev
 from firkin.vminitd.framing import Framing
 from firkin.vminitd.liveness import Liveness
-from firkin.vminitd.stream import Listener, Stream
+from firkin.vminitd.stream import BACKLOG, Listener, Stream
 from firkin.vminitd.trace import tracer
 from firkin.vminitd.wire import INITIAL_SENTINEL, MAJOR, Answer, Hello
 
@@ -212,16 +212,16 @@ class Link:
         self._schedule_flush()
         return number
 
-    def listen(self, port: int) -> Listener:
-        """Take the streams that the peer opens to `port` (u32). Raises `StateError` where somebody does already.
+    def listen(self, port: int, *, backlog: int = BACKLOG) -> Listener:
+        """Take the streams that the peer opens to `port` (u32), `backlog` of which may wait.
 
-        Raises `LinkError`.
+        Raises `StateError` where somebody does already, `LinkError`.
         """
         if self.error is not None:
             raise LinkError(self.error.message, hint=self.error.hint, boot_log=self.error.boot_log) from self.error
         if port in self._listeners:
             raise StateError(f"port {port:#x} is listened on already")
-        listener = self._listeners[port] = Listener(self, port)
+        listener = self._listeners[port] = Listener(self, port, backlog)
         return listener
 
     def allocate_port(self) -> int:

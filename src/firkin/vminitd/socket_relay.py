@@ -20,6 +20,7 @@ from firkin.vminitd.stream import Listener, Stream
 __all__ = ["relay_from_guest", "relay_into_guest", "relay_socket"]
 
 _CHUNK: Final = 32_752
+_ACCEPT_AGAIN: Final = 0.1
 
 
 async def relay_socket(stream: Stream, sock: socket.socket) -> None:
@@ -69,7 +70,12 @@ async def relay_into_guest(link: Link, port: int, listening: socket.socket) -> N
     with listening:
         async with _Relays() as relays:
             while True:
-                sock, _ = await loop.sock_accept(listening)
+                try:
+                    sock, _ = await loop.sock_accept(listening)
+                except OSError:
+                    # Too many open files, or a client that has gone: the others are served when there is room again.
+                    await asyncio.sleep(_ACCEPT_AGAIN)
+                    continue
                 try:
                     stream = await link.open(port)
                 except LinkError:

@@ -13,14 +13,14 @@ from firkin.errors import LinkError, StateError, StreamResetError
 if TYPE_CHECKING:
     from firkin.vminitd.link import Link
 
-__all__ = ["Listener", "Stream"]
+__all__ = ["BACKLOG", "Listener", "Stream"]
 
 _ECANCELED: Final = 125
 _ECONNREFUSED: Final = 111
 _EPIPE: Final = 32
 # Small pieces are joined up to this size: a peer that sends single bytes shall not cost more memory than its credit.
 _JOIN: Final = 8192
-_BACKLOG: Final = 128
+BACKLOG: Final = 128
 
 
 class Stream:
@@ -49,6 +49,11 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {self.number} port={self.port:#x}>"
+
+    @property
+    def over(self) -> bool:
+        """Whether the peer has ended or reset it, or the link is gone: what it had sent may still be there to read."""
+        return self._ended or self._error is not None
 
     # ---- reading
 
@@ -215,7 +220,7 @@ class Stream:
 class Listener:
     """Takes the streams that the peer opens to one port. `async with` or `close` ends it."""
 
-    def __init__(self, link: Link, port: int, backlog: int = _BACKLOG) -> None:
+    def __init__(self, link: Link, port: int, backlog: int = BACKLOG) -> None:
         self._link = link
         self.port = port
         self._backlog = backlog

@@ -17,6 +17,7 @@ from firkin import faults
 from firkin.errors import FirkinError, InvalidInputError, StateError
 from firkin.types.state import StateDirs
 from firkin.vmm.cgroup import Cage, remove_recorded
+from firkin.vmm.published import forget_published
 
 __all__ = ["VmFolder", "live", "reclaim"]
 
@@ -156,6 +157,7 @@ def _reclaim(parent: Path) -> list[str]:
     for path in parent.iterdir():
         # What still is in its groups is being killed: then the next who looks removes both.
         if path.is_dir() and _is_dead(path) and remove_recorded(path):
+            forget_published(path)
             shutil.rmtree(path)
             removed.append(path.name)
     return removed

@@ -205,3 +205,19 @@ fn damaged_archives_stay_inside() {
         assert_eq!(beside, [inner.0.file_name().expect("named")], "round {round}");
     }
 }
+
+#[test]
+fn a_file_appears_when_it_is_whole() {
+    let whole = archive(&[("file", EntryType::Regular, "", &[7; 3000])]);
+    let inner = Scratch::new("whole");
+    fs::write(inner.0.join("file"), "old").expect("written");
+    for length in [512, 600, 2000] {
+        inner.unpacked(whole[..length].to_vec()).expect_err("cut off");
+        let names: Vec<_> =
+            fs::read_dir(&inner.0).expect("is there").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["file"]);
+        assert_eq!(fs::read(inner.0.join("file")).expect("is there"), b"old");
+    }
+    inner.unpacked(whole).expect("unpacked");
+    assert_eq!(fs::read(inner.0.join("file")).expect("is there"), [7; 3000]);
+}

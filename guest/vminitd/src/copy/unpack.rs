@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown, fsetxattr,
-    ftruncate, futimens, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
+    ftruncate, futimens, linkat, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
@@ -19,6 +20,8 @@ use crate::failure::{Context, Failure, Result};
 use crate::guest_root::GuestRoot;
 
 const BUFFER_BYTES: usize = 128 * 1024;
+const NEW_FILE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const XATTR: &str = "SCHILY.xattr.";
 
 /// Unpacks what `stream` holds, up to its end mark, and reads the stream to its end.
@@ -196,7 +199,23 @@ impl Unpacker {
         records: &Records,
         attributes: &Attributes,
     ) -> io::Result<()> {
-        let mut file = File::from(create(folder, name)?);
+        let temporary = temporary(self.count.entries);
+        let mut file = File::from(openat(folder, &temporary, NEW_FILE, Mode::RUSR | Mode::WUSR)?);
+        let outcome = self.fill(entry, &mut file, records, attributes).and_then(|()| rename(folder, &temporary, name));
+        if outcome.is_err() {
+            // What went wrong first is what counts.
+            let _ = unlinkat(folder, &temporary, AtFlags::empty());
+        }
+        outcome
+    }
+
+    fn fill<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        file: &mut File,
+        records: &Records,
+        attributes: &Attributes,
+    ) -> io::Result<()> {
         let size = if records.sparse {
             let size = records.real_size.ok_or(Errno::INVAL)?;
             for (offset, length) in sparse::decode_map(entry)? {
@@ -204,17 +223,17 @@ impl Unpacker {
                     return Err(Errno::INVAL.into());
                 }
                 file.seek(SeekFrom::Start(offset))?;
-                self.content(entry, &mut file, length)?;
+                self.content(entry, file, length)?;
             }
             size
         } else {
             let size = entry.size();
-            self.content(entry, &mut file, size)?;
+            self.content(entry, file, size)?;
             size
         };
         // A hole at the end leaves the file short.
-        ftruncate(&file, size)?;
-        finish(&OwnedFd::from(file), records, attributes)
+        ftruncate(&*file, size)?;
+        finish(file, records, attributes)
     }
 
     fn content<R: Read>(&mut self, entry: &mut Entry<'_, R>, file: &mut File, length: u64) -> io::Result<()> {
@@ -299,18 +318,28 @@ fn clear(folder: &OwnedFd, name: &OsStr) -> std::result::Result<(), Errno> {
     }
 }
 
-/// A new file, or an emptied one where something is mounted on it (/etc/hosts).
-fn create(folder: &OwnedFd, name: &OsStr) -> std::result::Result<OwnedFd, Errno> {
-    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match clear(folder, name) {
-        Ok(()) => openat(folder, name, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR),
-        Err(Errno::BUSY) => openat(folder, name, flags | OFlags::TRUNC, Mode::empty()),
-        Err(errno) => Err(errno),
+/// A name for a file that is not whole yet: beside where it will be, and of nobody else's.
+fn temporary(number: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!(".firkin-{:x}-{number}", now.as_nanos())
+}
+
+/// Puts a whole file in its place. Where something is mounted there (/etc/hosts) the content goes into that.
+fn rename(folder: &OwnedFd, temporary: &str, name: &OsStr) -> io::Result<()> {
+    match renameat(folder, temporary, folder, name) {
+        Err(Errno::BUSY) => {
+            let flags = OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let mut from = File::from(openat(folder, temporary, flags | OFlags::RDONLY, Mode::empty())?);
+            let mut to = File::from(openat(folder, name, flags | OFlags::WRONLY | OFlags::TRUNC, Mode::empty())?);
+            io::copy(&mut from, &mut to)?;
+            Ok(unlinkat(folder, temporary, AtFlags::empty())?)
+        }
+        outcome => Ok(outcome?),
     }
 }
 
 /// Owner before mode and attributes: a change of owner takes set-id bits and file capabilities away.
-fn finish(file: &OwnedFd, records: &Records, attributes: &Attributes) -> io::Result<()> {
+fn finish(file: &impl AsFd, records: &Records, attributes: &Attributes) -> io::Result<()> {
     fchown(file, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
     fchmod(file, Mode::from_raw_mode(attributes.mode))?;
     for (name, value) in &records.xattrs {
