@@ -13,6 +13,7 @@ from firkin.types import VirtiofsTag
 from firkin.vmm.argv import DiskFds, Handed, command_line, kernel_arguments, restore_commands
 from firkin.vmm.config import Disk, Network, Share, VmConfig
 from firkin.vmm.host import HostCapabilities
+from firkin.vmm.share_ports import PORTS
 
 TCG = HostCapabilities(
     arch="x86_64",
@@ -164,6 +165,18 @@ def test_networks_and_shares_are_descriptors() -> None:
     assert "vhost-user-fs-device,id=share0,chardev=share0,tag=a,,b" in values(argv, "-device")
     assert "socket,id=share0,fd=31" in values(argv, "-chardev")
     assert value(argv, "-object") == "memory-backend-memfd,id=ram,size=512M,share=on"
+
+
+@pytest.mark.parametrize("handed", [replace(BOOT, ram=20, ram_shared=True), FORK], ids=["build", "fork"])
+def test_what_is_saved_and_its_forks_have_ports_for_shares_and_no_share(handed: Handed) -> None:
+    config = VmConfig(shares=(Share(VirtiofsTag("data"), Path("/data")),))
+    argv = command_line(config, TCG, handed, name="c1")
+    assert "pcie=on" in value(argv, "-machine")
+    ports = [device for device in values(argv, "-device") if device.startswith("pcie-root-port")]
+    assert len(ports) == PORTS
+    assert len(set(ports)) == PORTS
+    assert "vhost-user" not in " ".join(argv)
+    assert "pcie" not in " ".join(command_line(VmConfig(), TCG, handed, name="c1"))
 
 
 @pytest.mark.parametrize("handed", [BOOT, FORK], ids=["boot", "fork"])

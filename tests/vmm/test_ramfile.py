@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firkin.vmm.ramfile import copy_sparse, digest, identity
+from firkin.vmm.ramfile import copy_saved, copy_sparse, digest, identity
 
 MIB = 1 << 20
 writes = st.lists(st.tuples(st.integers(0, 4 * MIB - 1), st.binary(min_size=1, max_size=9000)), max_size=12)
@@ -30,8 +30,11 @@ def test_a_copy_has_the_same_content_and_digest(tmp_path_factory: object, conten
     copy_sparse(source, copy)
     assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
     assert digest(source) == digest(copy)
-    os.close(source)
-    os.close(copy)
+    fork = os.memfd_create("fork")
+    copy_saved(copy, fork)
+    assert os.pread(fork, 4 * MIB + 1, 0) == (folder / "a").read_bytes()
+    for fd in (source, copy, fork):
+        os.close(fd)
 
 
 def test_pages_of_zeros_take_no_room(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from firkin.frozen import dataclass
 from firkin.vmm.config import VmConfig
 from firkin.vmm.host import HostCapabilities
+from firkin.vmm.share_ports import port_arguments
 
 __all__ = ["AGENT_PORT", "DiskFds", "Handed", "command_line", "kernel_arguments", "restore_commands"]
 
@@ -34,8 +35,8 @@ class Handed:
     """The descriptors that QEMU inherits, by what they are.
 
     `agent` and `qmp` are listening sockets, `console` a file to append to. A boot has `kernel` and `initramfs`; a
-    fork has `state`, opened at its beginning. `ram` is the RAM file: written by a boot that shall be saved
-    (`ram_shared`), else mapped privately. `shares` are sockets that lead to a virtiofsd each.
+    fork has `state`, opened at its beginning. `ram` is the RAM file: written (`ram_shared`) by a boot that shall be
+    saved and by a fork with shares, which has a copy; else mapped privately. `shares` lead to a virtiofsd each.
     """
 
     agent: int
@@ -123,6 +124,8 @@ def kernel_arguments(config: VmConfig, host: HostCapabilities, *, tsc: bool = Tr
 
 def _memory(config: VmConfig, host: HostCapabilities, handed: Handed) -> list[str]:
     machine = "microvm,acpi=on,rtc=on" if host.machine == "microvm" else "virt,gic-version=max"
+    if config.shares and handed.ram is not None and host.machine == "microvm":
+        machine += ",pcie=on"
     size = config.memory >> 20
     argv = ["-m", f"{size}M"]
     if handed.ram is not None:
@@ -177,7 +180,11 @@ def _networks(config: VmConfig) -> Iterator[str]:
 
 
 def _shares(config: VmConfig, handed: Handed) -> Iterator[str]:
+    if config.shares and handed.ram is not None:
+        # What is saved, and what comes of it, has places for them.
+        yield from port_arguments()
+        return
     for index, (share, fd) in enumerate(zip(config.shares, handed.shares, strict=True)):
-        yield from ("-chardev", f"socket,id=share{index},fd={fd}")
         tag = share.tag.replace(",", ",,")
+        yield from ("-chardev", f"socket,id=share{index},fd={fd}")
         yield from ("-device", f"vhost-user-fs-device,id=share{index},chardev=share{index},tag={tag}")

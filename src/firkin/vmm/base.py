@@ -24,6 +24,7 @@ from firkin.vmm.assets import BootAssets
 from firkin.vmm.config import VmConfig, disk_capacity
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.ramfile import digest, identity
+from firkin.vmm.share_ports import PORTS
 
 __all__ = ["BaseVm", "Shape", "collect", "discard", "open_base", "write_manifest"]
 
@@ -63,6 +64,7 @@ class Shape:
             "returns_memory": host.returns_memory,
             "networks": [[*card.addresses, *card.gateways, card.mtu] for card in config.networks],
             "parked": hashlib.sha256(config.parked).hexdigest(),
+            "share_ports": PORTS if config.shares else 0,
         }
         return cls(json.dumps(inputs, sort_keys=True))
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from firkin import faults
 from firkin.errors import BootError, FirkinError, LinkError, VirtualMachineError
-from firkin.vminitd.agent import preload
+from firkin.vminitd.agent import Agent, preload
 from firkin.vminitd.link import INITIAL_SENTINEL, Link
 from firkin.vmm.config import VmConfig
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.launch import Boot, Launched, Restore, launch
 from firkin.vmm.process import QemuProcess, tail
+from firkin.vmm.share_ports import plug
 from firkin.vmm.timings import Timings
 
 __all__ = ["BOOT_LIMIT", "Running", "cold_boot", "is_transient_boot_failure", "restore"]
@@ -130,14 +131,18 @@ async def _start(
             # The HELLO is under way: while QEMU starts the messages are imported, which takes about as long.
             preload()
             await process.or_death(_answer(link, process, limit))
+        if launched.qmp is not None:
+            # QEMU serves one client of its monitor at a time.
+            launched.qmp.close()
+        if launched.shares and not isinstance(start, Boot):
+            with timings.phase("shares"):
+                await process.or_death(plug(folder, Agent(link), config.shares, launched.shares))
         faults.point(_READY)
     except BaseException:
         launched.close()
         await process.end()
         raise
-    if launched.qmp is not None:
-        # QEMU serves one client of its monitor at a time.
-        launched.qmp.close()
+    launched.drop_shares()
     return Running(process, link)
 
 

@@ -17,7 +17,7 @@ _LEAST_CAPACITY = 1 << 40
 _MAX_CPUS = 64
 _MAX_DISKS = 16
 _MAX_NETWORKS = 4
-_MAX_SHARES = 16
+_MAX_SHARES = 8
 # virtio-mmio transports of QEMU's microvm, less the one of the serial ports.
 _MAX_DEVICES = 23
 _MIN_MEMORY = 96 * MIB

@@ -17,11 +17,12 @@ from firkin.errors import InvalidInputError, StateError
 from firkin.vmm.argv import DiskFds, Handed, command_line, restore_commands
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.bounds import group_bounds, process_limits
-from firkin.vmm.config import Disk, VmConfig, disk_capacity
+from firkin.vmm.config import Disk, Share, VmConfig, disk_capacity
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.overlay import write_overlay, write_window
 from firkin.vmm.ram_guard import identity_of
+from firkin.vmm.ramfile import copy_saved
 from firkin.vmm.spawn import Identity, spawn, unguard
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Restore:
 
 @dataclass(slots=True)
 class Launched:
-    """A started QEMU. `agent` is connected to the guest's port, `qmp` (of a restore) carries its answers.
+    """A started QEMU. `agent` is connected to the guest's port, `qmp` (of a restore) carries its answers, `shares`
+    (of a restore) lead to the daemons of what is still to be plugged in.
 
     `said` is where its stderr goes, `console` where the guest's console does, `greeted` what `Link.begin` takes where
     the HELLO was sent.
@@ -64,6 +66,7 @@ class Launched:
     helpers: Sequence[Child] = ()
     greeted: tuple[Framing, Hello] | None = None
     guarded: tuple[int, int] | None = None
+    shares: tuple[socket.socket, ...] = ()
 
     def watched(self) -> QemuProcess:
         """The process, watched by the running event loop. To be called once."""
@@ -87,6 +90,12 @@ class Launched:
         self.agent.close()
         if self.qmp is not None:
             self.qmp.close()
+        self.drop_shares()
+
+    def drop_shares(self) -> None:
+        """Close what leads to the daemons, once QEMU has it: they end with the last who does."""
+        for share in self.shares:
+            share.close()
 
 
 def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Boot | Restore) -> Launched:
@@ -111,8 +120,10 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             initramfs = fd(start.assets.initramfs, os.O_RDONLY)
             ram = None if start.ram is None else fd(start.ram, os.O_RDWR)
         else:
-            ram, state = start.ram, start.state
-        helpers, shares = _start_shares(folder, config, host, opened)
+            ram, state = _own_ram(start.ram, opened) if config.shares else start.ram, start.state
+        # What is saved has no shares.
+        wanted = () if isinstance(start, Boot) and start.ram else config.shares
+        helpers, shares = _start_shares(folder, wanted, host, failed)
         handed = Handed(
             agent=agent.fileno(),
             qmp=qmp.fileno(),
@@ -120,10 +131,10 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             kernel=kernel,
             initramfs=initramfs,
             ram=ram,
-            ram_shared=isinstance(start, Boot),
+            ram_shared=isinstance(start, Boot) or bool(config.shares),
             state=state,
             disks=tuple(_open_disk(folder, index, disk, opened) for index, disk in enumerate(config.disks)),
-            shares=shares,
+            shares=tuple(share.fileno() for share in shares) if ram is None else (),
         )
         connected = failed.enter_context(folder.connect("agent.sock"))
         answers = None
@@ -131,7 +142,7 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             answers = failed.enter_context(folder.connect("qmp.sock"))
             answers.send(restore_commands(state))
         # A clone that gives memory back must leave the file whole that it shares with all others.
-        guarded = ram if isinstance(start, Restore) and host.returns_memory else None
+        guarded = ram if isinstance(start, Restore) and host.returns_memory and not config.shares else None
         child = spawn(
             command_line(config, host, handed, name=folder.name),
             setpriv=host.setpriv,
@@ -144,23 +155,31 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
         )
         failed.pop_all()
         file = None if guarded is None else identity_of(guarded)
-        return Launched(child, said, console, connected, answers, helpers, guarded=file)
+        return Launched(child, said, console, connected, answers, helpers, guarded=file, shares=tuple(shares))
+
+
+def _own_ram(saved: int, opened: ExitStack) -> int:
+    """A copy of a RAM file: daemons map the memory that they share with the guest, and the saved one stays as it is."""
+    ram = os.memfd_create("firkin-ram", os.MFD_CLOEXEC)
+    opened.callback(os.close, ram)
+    copy_saved(saved, ram)
+    return ram
 
 
 def _start_shares(
-    folder: VmFolder, config: VmConfig, host: HostCapabilities, opened: ExitStack
-) -> tuple[list[Child], tuple[int, ...]]:
+    folder: VmFolder, shares: Sequence[Share], host: HostCapabilities, failed: ExitStack
+) -> tuple[list[Child], list[socket.socket]]:
     """A virtiofsd for each share, and the sockets that lead there. One that QEMU does not take over ends by itself."""
-    if not config.shares:
-        return [], ()
+    if not shares:
+        return [], []
     from firkin.vmm.virtiofsd import start_virtiofsd
 
     helpers, sockets = [], []
-    for index, share in enumerate(config.shares):
+    for index, share in enumerate(shares):
         helper, connected = start_virtiofsd(folder, index, share, host)
         helpers.append(helper)
-        sockets.append(opened.enter_context(connected).fileno())
-    return helpers, tuple(sockets)
+        sockets.append(failed.enter_context(connected))
+    return helpers, sockets
 
 
 def _identity(folder: VmFolder, host: HostCapabilities) -> Identity:

@@ -269,8 +269,7 @@ async def _start(
     fork: bool,
     ahead: HeadStart | None,
 ) -> tuple[Running, bool]:
-    # A shared directory needs memory that its server maps too, and its device can't be saved.
-    if fork and not config.shares:
+    if fork:
         try:
             with ahead.base if ahead else await find_or_build(dirs, config, host, assets, timings) as base:
                 launched = ahead.take() if ahead else None

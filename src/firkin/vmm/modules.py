@@ -15,6 +15,7 @@ __all__ = ["GUEST_MODULES", "module_closure", "read_module"]
 # guest, and programs of other architectures. A kernel may have any of them built in.
 GUEST_MODULES = (
     "virtio_mmio",
+    "virtio_pci",
     "virtio_console",
     "virtio_blk",
     "virtio_net",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firkin import faults
-from firkin.errors import BootError, InvalidInputError
+from firkin.errors import InvalidInputError
 from firkin.vmm import share_room
 from firkin.vmm.process import Child
 from firkin.vmm.spawn import spawn
@@ -100,10 +100,10 @@ def _lines(path: Path) -> list[str]:
 def start_virtiofsd(folder: VmFolder, index: int, share: Share, host: HostCapabilities) -> tuple[Child, socket.socket]:
     """Spawn the virtiofsd of share number `index`, and a connection to it for QEMU. It ends when QEMU hangs up.
 
-    Raises `InvalidInputError` where there is nothing to share, `BootError` where virtiofsd can't be started.
+    Raises `InvalidInputError` where there is nothing to share or no virtiofsd, `BootError` where it can't be started.
     """
     if not host.virtiofsd:
-        raise BootError("virtiofsd is not installed, which shares need", hint="apt install qemu-system-common")
+        raise InvalidInputError("shares need virtiofsd, which is not installed", hint="apt install qemu-system-common")
     if not (share.source.is_file() if share.only_file else share.source.is_dir()):
         what = "file" if share.only_file else "folder"
         raise InvalidInputError(f"there is no {what} to share at {share.source}", value=share.source)
