@@ -40,16 +40,22 @@ def readable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_main_job_as_a_user_beside_root(readable: Path, busybox_image: Image) -> None:
     own = readable / "home"
-    own.mkdir()
-    os.chown(own, UID, UID)
+    shared = own / "shared"
+    shared.mkdir(parents=True)
+    (shared / "mine").write_text("a file of the user's\n")
+    for path in (own, shared, shared / "mine"):
+        os.chown(path, UID, UID)
     command = ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--no-new-privs", PYTHON, "-c"]
-    command += ["from firkin.cli import main; main()", "run", "-i", "busybox", "sh", "-c", "id -u; cat"]
+    command += ["from firkin.cli import main; main()", "run", "-i", "-v", f"{shared}:/s"]
+    # With a single id in its user namespace the user is root of what is shared, and what root makes is the user's.
+    command += ["busybox", "sh", "-c", "id -u; stat -c %u /s/mine; cp /s/mine /s/made; cat"]
     environ = {"PATH": os.environ["PATH"], "HOME": str(own), "PYTHONPATH": str(readable), "FIRKIN_HOME": str(own)}
     if "FIRKIN_KERNEL_DIR" in os.environ:
         environ["FIRKIN_KERNEL_DIR"] = os.environ["FIRKIN_KERNEL_DIR"]
     with firkin.Container.launch("busybox", ["sleep", "600"]) as roots:
         done = subprocess.run(command, env=environ, input="hello\n", text=True, capture_output=True, timeout=240)
-        assert (done.stdout, done.returncode) == ("0\nhello\n", 0), done.stderr
+        assert (done.stdout, done.returncode) == ("0\n0\nhello\n", 0), done.stderr
         assert roots.run(["echo", "still here"]).stdout == b"still here\n"
     assert list((own / "run" / "vm").glob("[!.]*")) == []
     assert (own / "cache").stat().st_uid == UID
+    assert ((shared / "made").read_text(), (shared / "made").stat().st_uid) == ("a file of the user's\n", UID)
