@@ -14,6 +14,7 @@ from firkin.types import Platform, Size, StateDirs
 from firkin.vmm.assets import resolve_assets
 from firkin.vmm.cgroup import CONTROLLERS, find_places
 from firkin.vmm.host import HostCapabilities, probe
+from firkin.vmm.virtiofsd import try_sharing
 
 __all__ = ["Finding", "examine"]
 
@@ -57,6 +58,8 @@ def _host(host: HostCapabilities) -> Iterator[Finding]:
     confined = "seccomp sandbox" if host.sandbox else "no seccomp sandbox"
     yield Finding("confinement", "ok" if host.sandbox else "missing", f"QEMU runs as {user}, {confined}")
     yield _program("virtiofsd", host.virtiofsd, "live shares", "apt install qemu-system-common")
+    works, detail = try_sharing()
+    yield Finding("shares", "ok" if works else "missing", detail, "" if works else "let this user make user namespaces")
     yield _program("passt", host.passt, "networks", "apt install passt")
     yield Finding("cpus", "ok", str(host.cpus))
     yield _memory(host)
