@@ -25,6 +25,10 @@ def command(container: str, keys: str, no_stdin: bool, sig_proxy: bool) -> int:
     """Join a live container's first process: see what it writes from now on, type into it. Several may at a time.
 
     Ends with it, and with its exit code; or when the detach keys are typed.
+
+    \b
+    firkin attach box
+    firkin attach --no-stdin box
     """
     return drive(_attach(container, keys, not no_stdin, sig_proxy))
 

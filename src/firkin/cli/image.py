@@ -83,6 +83,10 @@ def load(path: str | None, name: str | None, quiet: bool, argument: str | None) 
     """Load images from an OCI layout (folder or tar) or a docker archive.
 
     Without PATH, or with `-`, the archive is read from standard input. gzip and zstd are undone.
+
+    \b
+    firkin image load image.tar
+    docker save app | firkin image load -
     """
     source = path or argument or "-"
     images = _store().load(sys.stdin.buffer if source == "-" else Path(source), name=name)
@@ -100,7 +104,11 @@ def load(path: str | None, name: str | None, quiet: bool, argument: str | None) 
 def import_(
     changes: tuple[str, ...], message: str, platform: str | None, quiet: bool, path: str, reference: str | None
 ) -> None:
-    """Make an image of a root filesystem's tar (`-`: standard input)."""
+    """Make an image of a root filesystem's tar (`-`: standard input).
+
+    \b
+    firkin image import root.tar.gz localhost/mine
+    """
     image = _store().import_rootfs(
         sys.stdin.buffer if path == "-" else Path(path),
         reference,
@@ -123,7 +131,11 @@ def import_(
 @_platform
 @click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
 def save(output: str | None, form: Any, platform: str | None, references: tuple[str, ...]) -> None:
-    """Write images to an archive or an OCI layout folder."""
+    """Write images to an archive or an OCI layout folder.
+
+    \b
+    firkin image save -o debian.tar debian
+    """
     from firkin.errors import InvalidInputError
 
     if output is None and sys.stdout.isatty():
@@ -136,7 +148,11 @@ def save(output: str | None, form: Any, platform: str | None, references: tuple[
 @click.argument("source")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def tag(source: str, names: tuple[str, ...]) -> None:
-    """Give an image further names. A name without a registry goes below localhost/."""
+    """Give an image further names. A name without a registry goes below localhost/.
+
+    \b
+    firkin image tag debian localhost/base:1
+    """
     store = _store()
     for name in names:
         store.tag(source, name)
@@ -146,7 +162,11 @@ def tag(source: str, names: tuple[str, ...]) -> None:
 @click.option("-f", "--force", is_flag=True, help="Also where it has several names or is in use.")
 @click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
 def rm(force: bool, references: tuple[str, ...]) -> None:
-    """Remove names, and images with their last name."""
+    """Remove names, and images with their last name.
+
+    \b
+    firkin image rm debian
+    """
     store = _store()
     for reference in references:
         for name in store.remove(reference, force=force).images:
@@ -157,7 +177,11 @@ def rm(force: bool, references: tuple[str, ...]) -> None:
 @click.option("-a", "--all", "everything", is_flag=True, help="All images that are not in use, not only nameless ones.")
 @FORMAT
 def prune(everything: bool, form: str) -> None:
-    """Remove images without a name and all data that nothing needs."""
+    """Remove images without a name and all data that nothing needs.
+
+    \b
+    firkin image prune --all
+    """
     report = _store().prune(everything=everything)
     if form != "table":
         import dataclasses
@@ -173,7 +197,11 @@ def prune(everything: bool, form: str) -> None:
 @_platform
 @click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
 def inspect(platform: str | None, references: tuple[str, ...]) -> None:
-    """Print all that is known of images, as JSON."""
+    """Print all that is known of images, as JSON.
+
+    \b
+    firkin image inspect debian
+    """
     store = _store()
     _print_json([_described(store, store.resolve(reference, _parsed(platform))) for reference in references])
 
@@ -199,7 +227,11 @@ def _described(store: ImageStore, image: Image) -> dict[str, Any]:
 @_platform
 @click.argument("reference", metavar="IMAGE")
 def history(form: str, quiet: bool, platform: str | None, reference: str) -> None:
-    """Print how an image was made, the last step first."""
+    """Print how an image was made, the last step first.
+
+    \b
+    firkin image history debian
+    """
     image = _store().resolve(reference, _parsed(platform))
     sizes = iter([layer.descriptor.size for layer in image.layers])
     steps = [
@@ -233,7 +265,13 @@ def history(form: str, quiet: bool, platform: str | None, reference: str) -> Non
 @click.argument("image", required=False)
 @click.argument("path", required=False, default="/")
 def ls(form: str, quiet: bool, platform: str | None, image: str | None, path: str) -> None:
-    """List the images; with IMAGE [PATH], the files in that image."""
+    """List the images; with IMAGE [PATH], the files in that image.
+
+    \b
+    firkin image ls
+    firkin image ls debian /etc
+    firkin images --format '{{.reference}}'
+    """
     if image is None:
         _list_images(form, quiet)
     else:
@@ -245,7 +283,11 @@ def ls(form: str, quiet: bool, platform: str | None, image: str | None, path: st
 @click.argument("image")
 @click.argument("path")
 def cat(platform: str | None, image: str, path: str) -> None:
-    """Write a file of an image to standard output."""
+    """Write a file of an image to standard output.
+
+    \b
+    firkin image cat debian /etc/os-release
+    """
     write_file(_store(), image, _parsed(platform), path, sys.stdout.buffer)
 
 

@@ -15,7 +15,11 @@ __all__ = ["command"]
 @click.command("inspect")
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...]) -> None:
-    """Print what is known of live containers, as a JSON array."""
+    """Print what is known of live containers, as a JSON array.
+
+    \b
+    firkin inspect box
+    """
     click.echo(json.dumps(drive(_inspect(containers)), indent=2))
 
 

@@ -13,7 +13,12 @@ __all__ = ["command"]
 @click.option("-s", "--signal", "signal", default="KILL", help="Signal to send, by name or number.")
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...], signal: str) -> None:
-    """Send a signal to the first process of live containers."""
+    """Send a signal to the first process of live containers.
+
+    \b
+    firkin kill box
+    firkin kill -s HUP box
+    """
     drive(_kill(containers, signal))
 
 

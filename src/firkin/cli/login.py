@@ -17,7 +17,11 @@ __all__ = ["command"]
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.argument("registry", default="docker.io")
 def command(username: str | None, password: str | None, password_stdin: bool, registry: str) -> None:
-    """Check credentials with REGISTRY (default: docker.io) and keep them in Docker's config.json."""
+    """Check credentials with REGISTRY (default: docker.io) and keep them in Docker's config.json.
+
+    \b
+    firkin login ghcr.io -u me --password-stdin < token
+    """
     from firkin.errors import InvalidInputError
 
     if password_stdin:

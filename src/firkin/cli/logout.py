@@ -10,7 +10,11 @@ __all__ = ["command"]
 @click.command("logout")
 @click.argument("registry", default="docker.io")
 def command(registry: str) -> None:
-    """Forget what `firkin login` kept for REGISTRY (default: docker.io)."""
+    """Forget what `firkin login` kept for REGISTRY (default: docker.io).
+
+    \b
+    firkin logout ghcr.io
+    """
     from firkin.oci.registry.credentials import forget_credentials
     from firkin.oci.registry.settings import RegistrySettings
 

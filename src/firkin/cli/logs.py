@@ -29,7 +29,12 @@ _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 @click.option("-t", "--timestamps", is_flag=True, help="Put the time of its writing before each line.")
 @click.argument("container")
 def command(container: str, follow: bool, tail: int | None, timestamps: bool) -> None:
-    """Print what a detached container wrote: its last 8 MiB or more, each to the stream that it was written to."""
+    """Print what a detached container wrote: its last 8 MiB or more, each to the stream that it was written to.
+
+    \b
+    firkin logs box
+    firkin logs -f --tail 20 box
+    """
     from firkin.core.live import find_live
     from firkin.core.log_file import LogReader
     from firkin.errors import StateError

@@ -29,6 +29,10 @@ def command(
     """Print a live container's network as JSON, or replace all that it may reach.
 
     Connections that are not allowed any more are cut.
+
+    \b
+    firkin network box
+    firkin network --deny-net all --allow-domain pypi.org box
     """
     from firkin.errors import InvalidInputError
     from firkin.network.policy import Policy

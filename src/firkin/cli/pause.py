@@ -12,7 +12,11 @@ __all__ = ["command"]
 @click.command("pause")
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...]) -> None:
-    """Stop the VMs of live containers where they are; nothing in them runs until `unpause`."""
+    """Stop the VMs of live containers where they are; nothing in them runs until `unpause`.
+
+    \b
+    firkin pause box
+    """
     drive(_pause(containers))
 
 

@@ -24,6 +24,10 @@ def command(container: str, guest_port: str | None, add: tuple[str, ...], remove
     """List a live container's published ports, or change them.
 
     With GUEST only the host's addresses are printed that lead there.
+
+    \b
+    firkin port box
+    firkin port --add 8080:80 box
     """
     rows = drive(_port(container, add, remove))
     if add or not remove:

@@ -28,7 +28,12 @@ __all__ = ["command"]
 def command(
     platform: str | None, convert: bool, quiet: bool, style: ProgressStyle, references: tuple[str, ...]
 ) -> None:
-    """Fetch images from their registries and name them."""
+    """Fetch images from their registries and name them.
+
+    \b
+    firkin pull debian:12
+    firkin pull --platform linux/arm64 -q alpine
+    """
     from firkin.oci import DEFAULT_DISK, ImageStore
     from firkin.oci.registry.unchanged import unchanged
     from firkin.types.platform import Platform

@@ -22,7 +22,11 @@ __all__ = ["command"]
 def command(
     platform: str | None, chunk: str | None, quiet: bool, style: ProgressStyle, source: str, destination: str | None
 ) -> None:
-    """Upload IMAGE to its registry, or as DESTINATION."""
+    """Upload IMAGE to its registry, or as DESTINATION.
+
+    \b
+    firkin push localhost/app registry.example.org/app:1
+    """
     drive(_push(source, destination, platform, chunk, quiet, style))
 
 

@@ -13,7 +13,11 @@ __all__ = ["command"]
 @click.option("-f", "--force", is_flag=True, help="Kill it first: without that only ended ones are removed.")
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...], force: bool) -> None:
-    """Remove containers. One that has ended is gone already, so this is for live ones, with --force."""
+    """Remove containers. One that has ended is gone already, so this is for live ones, with --force.
+
+    \b
+    firkin rm -f box
+    """
     drive(_remove(containers, force))
 
 

@@ -41,6 +41,10 @@ def command(containers: tuple[str, ...], form: str, no_stream: bool, interval: f
 
     Percentages are of one processor, since the round before. JSON holds counters: one array with --no-stream, else an
     object a line.
+
+    \b
+    firkin stats
+    firkin stats --no-stream --format '{{.id}} {{json .memory}}' box
     """
     drive(_stats(containers, form, no_stream, interval))
 

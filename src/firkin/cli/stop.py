@@ -13,7 +13,12 @@ __all__ = ["command"]
 @click.option("-t", "--time", "grace", type=click.FloatRange(min=0), default=10.0, help="Seconds before SIGKILL.")
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...], grace: float) -> None:
-    """Stop live containers: their stop signal, then SIGKILL. Returns as soon as they are gone."""
+    """Stop live containers: their stop signal, then SIGKILL. Returns as soon as they are gone.
+
+    \b
+    firkin stop box
+    firkin stop -t 2 $(firkin ps -q)
+    """
     drive(_stop(containers, grace))
 
 

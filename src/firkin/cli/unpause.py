@@ -12,7 +12,11 @@ __all__ = ["command"]
 @click.command("unpause")
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...]) -> None:
-    """Let paused containers go on, their clocks set to now."""
+    """Let paused containers go on, their clocks set to now.
+
+    \b
+    firkin unpause box
+    """
     drive(_unpause(containers))
 
 

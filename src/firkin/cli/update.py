@@ -27,7 +27,11 @@ def command(
     memory_high: str | None,
     pids_limit: int | None,
 ) -> None:
-    """Change the limits of live containers, inside their VMs. -1 lifts a limit."""
+    """Change the limits of live containers, inside their VMs. -1 lifts a limit.
+
+    \b
+    firkin update --memory 256m box
+    """
     from firkin.core.limits import Limits
 
     limits = Limits.of(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high)

@@ -16,7 +16,11 @@ __all__ = ["command"]
 @click.command("version")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
 def command(form: str) -> None:
-    """Print the version of Firkin and of what runs it."""
+    """Print the version of Firkin and of what runs it.
+
+    \b
+    firkin version --format json
+    """
     facts = {
         "firkin": __version__,
         "python": platform.python_version(),

@@ -29,7 +29,11 @@ def command() -> None:
 @click.option("--size", metavar="SIZE", default=None, help="Room in it (default: 16g); it takes what is written.")
 @click.option("-l", "--label", "labels", multiple=True, metavar="KEY[=VALUE]", help="Set a label.")
 def create(name: str, size: str | None, labels: tuple[str, ...]) -> None:
-    """Make a volume and print its name; a random one where none is given."""
+    """Make a volume and print its name; a random one where none is given.
+
+    \b
+    firkin volume create --size 2g data
+    """
     from firkin.core.volumes import Volume
 
     click.echo(Volume.create(name, size=size, labels=dict(map(_label, labels))).name)
@@ -40,7 +44,11 @@ def create(name: str, size: str | None, labels: tuple[str, ...]) -> None:
 @_QUIET
 @click.option("--filter", "wanted", multiple=True, metavar="label=KEY[=VALUE]", help="Only those with this label.")
 def ls(form: str, quiet: bool, wanted: tuple[str, ...]) -> None:
-    """List the volumes."""
+    """List the volumes.
+
+    \b
+    firkin volume ls -q
+    """
     from firkin.core.volumes import Volume
 
     volumes = [volume for volume in Volume.all() if all(_fits(volume, text) for text in wanted)]
@@ -65,7 +73,11 @@ def ls(form: str, quiet: bool, wanted: tuple[str, ...]) -> None:
 @command.command("inspect")
 @click.argument("names", nargs=-1, required=True)
 def inspect(names: tuple[str, ...]) -> None:
-    """Print all about volumes as JSON."""
+    """Print all about volumes as JSON.
+
+    \b
+    firkin volume inspect data
+    """
     from firkin.core.volumes import Volume
 
     click.echo(json.dumps([Volume.get(name).as_document() for name in names], indent=2))
@@ -75,7 +87,11 @@ def inspect(names: tuple[str, ...]) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.option("-f", "--force", is_flag=True, help="A volume that is not there is no error.")
 def rm(names: tuple[str, ...], force: bool) -> None:
-    """Remove volumes and what is in them; those in use stay."""
+    """Remove volumes and what is in them; those in use stay.
+
+    \b
+    firkin volume rm data
+    """
     from firkin.core.volumes import remove_volume
     from firkin.errors import NotFoundError
 
@@ -96,7 +112,11 @@ def rm(names: tuple[str, ...], force: bool) -> None:
 @command.command("prune")
 @_QUIET
 def prune(quiet: bool) -> None:
-    """Remove every volume that no container uses."""
+    """Remove every volume that no container uses.
+
+    \b
+    firkin volume prune
+    """
     from firkin.core.volumes import Volume
     from firkin.types import Size
 

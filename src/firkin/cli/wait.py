@@ -17,7 +17,11 @@ __all__ = ["command"]
 @click.command("wait")
 @click.argument("containers", nargs=-1, required=True)
 def command(containers: tuple[str, ...]) -> None:
-    """Wait until live containers end and print their exit codes, in the order of their names here."""
+    """Wait until live containers end and print their exit codes, in the order of their names here.
+
+    \b
+    firkin wait box
+    """
     for code in drive(_wait(containers)):
         click.echo(code)
 
