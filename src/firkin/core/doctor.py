@@ -56,7 +56,8 @@ def _host(host: HostCapabilities) -> Iterator[Finding]:
         yield Finding("accelerator", "missing", detail, "use a host, or a nested VM, with a working /dev/kvm")
     user = f"own user ids from {host.uid_base}" if host.uid_count else f"user {os.getuid()}"
     confined = "seccomp sandbox" if host.sandbox else "no seccomp sandbox"
-    yield Finding("confinement", "ok" if host.sandbox else "missing", f"QEMU runs as {user}, {confined}")
+    fix = "" if host.sandbox else "use a QEMU built with seccomp, as Debian's is"
+    yield Finding("confinement", "ok" if host.sandbox else "missing", f"QEMU runs as {user}, {confined}", fix)
     yield _program("virtiofsd", host.virtiofsd, "live shares", "apt install qemu-system-common")
     works, detail = try_sharing()
     yield Finding("shares", "ok" if works else "missing", detail, "" if works else "let this user make user namespaces")

@@ -1,0 +1,51 @@
+"""What `firkin doctor` looks at, and that whatever is missing has a way to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from firkin.cli.main import run
+from firkin.core.doctor import Finding, examine
+from firkin.types import StateDirs
+
+LOOKED_AT = {
+    *("kernel", "qemu", "accelerator", "confinement", "virtiofsd", "passt", "cpus", "memory", "user", "busybox"),
+    *("libseccomp", "cgroup", "data", "cache", "run"),
+}
+
+
+def found(home: Path) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(StateDirs.under(home))}
+
+
+def test_everything_is_looked_at_and_what_is_missing_has_a_fix(home: Path) -> None:
+    findings = found(home)
+    assert findings.keys() >= LOOKED_AT
+    assert any(name.startswith("emulator ") for name in findings)
+    assert [each.name for each in findings.values() if each.verdict != "ok" and not each.fix] == []
+    assert [each for each in findings.values() if each.verdict == "broken"] == []
+
+
+def test_without_programs_each_is_named_with_its_package(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    findings = found(home)
+    assert (findings["qemu"].verdict, findings["qemu"].fix) == ("broken", "apt install qemu-system-x86")
+    assert (findings["busybox"].verdict, findings["busybox"].fix) == ("missing", "apt install busybox-static")
+    emulators = [each for name, each in findings.items() if name.startswith("emulator ")]
+    assert {each.fix for each in emulators} == {"apt install qemu-user-static"}
+
+
+def test_without_a_kernel_setup_is_the_fix(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRKIN_KERNEL", "/nonexistent")
+    assert found(home)["kernel"].verdict == "broken"
+    assert run(["doctor"]) == 1
+
+
+def test_the_json_is_a_list_of_findings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"name", "verdict", "detail", "fix"} == set().union(*document)
+    assert {each["name"] for each in document} >= LOOKED_AT
