@@ -26,7 +26,8 @@ class Stamp(logging.Handler):
     def emit(self, record):
         with open(file, "a") as out: print(record.name, record.created, file=out)
 for name in ("firkin.vmm.spawn", "firkin.core.starting"):
-    logging.getLogger(name).addHandler(Stamp()); logging.getLogger(name).setLevel(logging.DEBUG)
+    logger = logging.getLogger(name)
+    logger.addHandler(Stamp()); logger.setLevel(logging.DEBUG); logger.propagate = False
 from firkin.cli import main
 sys.argv[1:] = ["run", "busybox", "true"]
 main()
