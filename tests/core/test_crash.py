@@ -21,6 +21,7 @@ FIRKIN = (sys.executable, "-c", "from firkin.cli import main; main()")
 POINTS = (
     "folder.claimed",
     "launch.image-ready",
+    "network.opened",
     "boot.before-spawn",
     "boot.spawned",
     "launch.vm-ready",

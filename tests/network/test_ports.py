@@ -19,6 +19,8 @@ from firkin import AsyncContainer, Stdio
 from firkin.core.publication import PortPublication
 from firkin.errors import InvalidInputError, NotFoundError, StateError
 from firkin.oci import Image
+from firkin.types import StateDirs
+from firkin.vmm import reclaim
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]
 
@@ -217,6 +219,8 @@ async def test_nothing_is_left_on_ports_after_a_kill(box: Box, tmp_path: Path) -
         await asyncio.to_thread(owner.wait)
     with socket.socket() as again:
         again.bind(("127.0.0.1", port))
+    # The dead owner's folder goes with whoever looks next.
+    assert reclaim(StateDirs.default())
 
 
 async def test_the_commands(box: Box) -> None:

@@ -26,7 +26,6 @@ TCG = HostCapabilities(
     sandbox=True,
     setpriv="/usr/bin/setpriv",
     virtiofsd="",
-    passt="",
     cpus=2,
     memory=8 << 30,
     boot_id="b",

@@ -10,6 +10,7 @@ from typing import Literal
 
 from firkin.errors import FirkinError
 from firkin.frozen import dataclass
+from firkin.network.routes import Routes
 from firkin.types import Platform, Size, StateDirs
 from firkin.vmm.assets import resolve_assets
 from firkin.vmm.cgroup import CONTROLLERS, find_places
@@ -61,9 +62,20 @@ def _host(host: HostCapabilities) -> Iterator[Finding]:
     yield _program("virtiofsd", host.virtiofsd, "live shares", "apt install qemu-system-common")
     works, detail = try_sharing()
     yield Finding("shares", "ok" if works else "missing", detail, "" if works else "let this user make user namespaces")
-    yield _program("passt", host.passt, "networks", "apt install passt")
+    yield _network()
     yield Finding("cpus", "ok", str(host.cpus))
     yield _memory(host)
+
+
+def _network() -> Finding:
+    routes = Routes()
+    try:
+        four, six = routes.has_ipv4(), routes.has_ipv6()
+    finally:
+        routes.close()
+    if four or six:
+        return Finding("network", "ok", " and ".join(["IPv4"] * four + ["IPv6"] * six))
+    return Finding("network", "missing", "this host has no default route", "containers reach what --allow-net names")
 
 
 def _everywhere(dirs: StateDirs) -> Iterator[Finding]:

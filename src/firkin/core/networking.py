@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from firkin import faults
 from firkin.core.publication import PortPublication
 from firkin.errors import StateError
 from firkin.network.plan import INSIDE, LARGEST_MTU, random_mac
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from firkin.network.ports import Bound
     from firkin.vmm import VmConfig
 
+_OPENED = faults.declare("network.opened", "the host's ports are taken, there is no VM yet")
+
 __all__ = ["ContainerNetwork", "lay_cable"]
 
 REFUSED = "refused.jsonl"
@@ -29,7 +32,10 @@ REFUSED = "refused.jsonl"
 
 
 def lay_cable(options: ContainerOptions, stack: ExitStack) -> ContainerNetwork | None:
-    """What QEMU needs of the network that `options` ask for, closed by `stack`; None for none."""
+    """What QEMU needs of the network that `options` ask for, closed by `stack`; None for none.
+
+    The host's ports are taken here. Raises `StateError` for one that is in use.
+    """
     return None if options.network == "none" else stack.enter_context(ContainerNetwork(options))
 
 
@@ -57,6 +63,12 @@ class ContainerNetwork:
         self._mtu = options.mtu or LARGEST_MTU
         self._cable = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._network: Network | None = None
+        with ExitStack() as undone:
+            for end in self._cable:
+                undone.callback(end.close)
+            self._bound = bind_all(options.publish, undone)
+            undone.pop_all()
+        faults.point(_OPENED)
 
     def joined(self, config: VmConfig) -> VmConfig:
         """`config` with the card that leads to this network."""
@@ -71,20 +83,14 @@ class ContainerNetwork:
         return replace(config, networks=(card,))
 
     def open(self, folder: Path) -> None:
-        """Serve the guest; the host's ports are taken here. To be called before the guest runs.
-
-        `folder` is the VM's. Raises `StateError` for a port in use.
-        """
+        """Serve the guest and the host's ports. To be called before the guest runs; `folder` is the VM's."""
         from firkin.network.network import Network, NetworkPlan
 
         options = self._options
-        with ExitStack() as undone:
-            bound = bind_all(options.publish, undone)
-            servers = options.dns.nameservers if options.dns else ()
-            plan = NetworkPlan(mac=self._mac, policy=options.policy, servers=servers, report=folder / REFUSED)
-            self._network = Network(plan, self._cable)
-            self._network.start(bound)
-            undone.pop_all()
+        servers = options.dns.nameservers if options.dns else ()
+        plan = NetworkPlan(mac=self._mac, policy=options.policy, servers=servers, report=folder / REFUSED)
+        self._network = Network(plan, self._cable)
+        self._network.start(self._bound)
 
     @property
     def network(self) -> Network:
@@ -101,7 +107,7 @@ class ContainerNetwork:
     ) -> None:
         if self._network is not None:
             self._network.close()
-        for end in self._cable:
+        for end in (*self._cable, *self._bound):
             end.close()
 
     @property

@@ -29,6 +29,7 @@ _PLACES: Final[dict[int, Place]] = {
     _RTN_BROADCAST: "broadcast",
     _RTN_MULTICAST: "broadcast",
 }
+_SOME_GLOBAL4: Final = bytes((1, 0, 0, 1))
 _SOME_GLOBAL6: Final = bytes.fromhex("26000000000000000000000000000001")
 
 
@@ -56,6 +57,10 @@ class Routes:
             return ""
         link = int.from_bytes(attributes.get(_RTA_OIF, b""), sys.byteorder)
         return "" if _interface(link) in _default_interfaces(len(address)) else "neighbour"
+
+    def has_ipv4(self) -> bool:
+        """Whether there is a way to the IPv4 Internet."""
+        return self.place(_SOME_GLOBAL4) == ""
 
     def has_ipv6(self) -> bool:
         """Whether there is a way to the global IPv6 Internet."""

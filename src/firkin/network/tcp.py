@@ -247,6 +247,11 @@ class Flow:
             self._owe_ack()
             self._interest()
             return True
+        if syn.flags & ACK:
+            # Again, since our acknowledgement was late.
+            if self.state is State.OPEN:
+                self._owe_ack()
+            return True
         # The same SYN again: our answer is on its way.
         again = self.state in (State.CONNECTING, State.ANSWERED) and (syn.seq + 1) & _MASK == self._expected
         return again or self.state is State.CALLING

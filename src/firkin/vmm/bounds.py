@@ -12,7 +12,7 @@ from firkin.vmm.config import MIB, VmConfig
 
 __all__ = ["group_bounds", "process_limits"]
 
-# QEMU's own heap and stacks, and those of a virtiofsd and a passt.
+# QEMU's own heap and stacks, and those of a virtiofsd.
 _OWN_MEMORY = 512 * MIB
 # Translated code under TCG: QEMU takes an eighth of the host's memory, at most this (accel/tcg, tcg_init_machine).
 _TRANSLATED = 1024 * MIB

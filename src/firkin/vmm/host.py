@@ -56,7 +56,6 @@ class HostCapabilities:
     sandbox: bool
     setpriv: str
     virtiofsd: str
-    passt: str
     cpus: int
     memory: int
     boot_id: str
@@ -164,7 +163,6 @@ def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, 
         sandbox=sandbox,
         setpriv=programs.setpriv,
         virtiofsd=_which("virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"),
-        passt=_which("passt"),
         cpus=len(os.sched_getaffinity(0)),
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         boot_id=_boot_id(),
