@@ -6,10 +6,11 @@ import logging
 import resource
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from firkin.errors import NotFoundError, StateError
+from firkin.frozen import dataclass
 from firkin.network.loop import Loop
 from firkin.network.plan import random_mac
 from firkin.network.policy import Policy

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 from typing import Final
+
+from firkin.frozen import dataclass
 
 __all__ = ["GATEWAY_MAC", "GUEST_CIDR4", "GUEST_CIDR6", "INSIDE", "LARGEST_MTU", "LEAST_MTU", "Side", "random_mac"]
 

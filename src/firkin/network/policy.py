@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Self
 
 from firkin.errors import InvalidInputError
+from firkin.frozen import dataclass
 from firkin.network.shield import Block, block_of, embedded, parse_block
 
 __all__ = ["Place", "Policy", "Rule", "normal_name"]
