@@ -107,7 +107,9 @@ class ContainerNetwork:
     ) -> None:
         if self._network is not None:
             self._network.close()
-        for end in (*self._cable, *self._bound):
+        for port in self._bound:
+            port.close()
+        for end in self._cable:
             end.close()
 
     @property

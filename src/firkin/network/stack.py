@@ -7,7 +7,6 @@ policy was asked. So there is no frame to be forged, no fragment to hide in and 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -70,7 +69,6 @@ class Stack:
         self._flows: dict[FlowKey, Flow] = {}
         self._acks: dict[Flow, None] = {}
         self._stalled: dict[Flow, None] = {}
-        self._secret = os.urandom(16)
         self._datagrams = Datagrams(self)
         self.echo = neighbours.Echo(self)
         self._ticked = 0.0
@@ -118,11 +116,6 @@ class Stack:
             del self._flows[flow.key]
         self._acks.pop(flow, None)
         self._stalled.pop(flow, None)
-
-    def initial_number(self, key: FlowKey) -> int:
-        """Of a new connection (RFC 6528): it grows with time, and nobody can guess it."""
-        hashed = hashlib.blake2b(repr(key).encode(), key=self._secret, digest_size=4).digest()
-        return (int.from_bytes(hashed, "big") + int(self.now * 250_000)) & 0xFFFFFFFF
 
     def refuse(self, reason: str, protocol: str, **details: object) -> None:
         """Report a refusal, with `details`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import os
 import socket
 import struct
 from collections import deque
@@ -78,7 +79,7 @@ class Flow:
         self._mss = _DEFAULT_MSS
         # To the guest: what is sent and not acknowledged, its first number, the next number, the guest's window.
         self._unacked: deque[_Sent] = deque()
-        self._una = self._next = stack.initial_number(key)
+        self._una = self._next = int.from_bytes(os.urandom(4), "big")
         self._window = 0
         self._scale = 0
         self._scaled = False
