@@ -36,11 +36,11 @@ def refusal(policy: Policy, address: str, port: int = 80, place: Place = "", *, 
         ("100.100.0.1", "private"),
         ("127.0.0.53", "loopback"),
         ("169.254.169.254", "link-local"),
-        ("0.0.0.0", "reserved"),
+        ("0.0.0.0", "unspecified"),
         ("224.0.0.251", "multicast"),
         ("255.255.255.255", "reserved"),
         ("::1", "loopback"),
-        ("::", "reserved"),
+        ("::", "unspecified"),
         ("::7f00:1", "reserved"),
         ("::ffff:127.0.0.1", "loopback"),
         ("::ffff:10.0.0.1", "private"),
@@ -89,6 +89,10 @@ def test_places() -> None:
 def test_only_a_rule_within_a_shielded_range_opens_it() -> None:
     assert refusal(Policy.of(allow_net=["all"]), "10.0.0.1") == "private"
     assert refusal(Policy.of(allow_net=["8.0.0.0/5"]), "10.0.0.1") == "private"
+    for address in ("::", "::ffff:1.1.1.1", "::ffff:127.0.0.1", "::1", "::7f00:1", "fe80::1", "fd00::1", "0.0.0.0"):
+        assert refusal(Policy.of(allow_net=["all", "::/1"]), address) is not None, address
+    assert refusal(Policy.of(allow_net=["::/128", "0.0.0.0/32"]), "::") == "unspecified"
+    assert refusal(Policy.of(allow_net=["4000::/16"]), "4000::1") is None
     assert refusal(Policy.of(allow_net=["10.0.0.0/8"]), "10.0.0.1") is None
     assert refusal(Policy.of(allow_net=["224.0.0.0/4"]), "224.0.0.1") == "multicast"
 
@@ -129,6 +133,8 @@ def test_names(pattern: str, yes: list[str], no: list[str]) -> None:
     assert [name for name in no if policy.allows_name(normal_name(name))] == []
     assert Policy().allows_name("anything")
     assert not Policy.of(allow_net=["1.1.1.1"]).allows_name("anything")
+    assert not Policy.of(deny_net=["all"], allow_domain=["anything"]).allows_name("anything")
+    assert Policy.of(deny_net=["0.0.0.0/0", "all:80"]).allows_name("anything")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from firkin.network import report
 from firkin.network.report import Refusals
 
 
@@ -30,10 +29,9 @@ def test_a_burst_is_told_whole_and_a_flood_is_counted(tmp_path: Path) -> None:
     assert "suppressed" not in told[0]
 
 
-def test_the_file_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_LARGEST_FILE", 1000)
+def test_the_file_begins_again(tmp_path: Path) -> None:
     path = tmp_path / "refused.jsonl"
-    refusals = Refusals(path)
+    refusals = Refusals(path, largest=1000)
     for number in range(30):
         refusals.add(float(number), "private", "tcp", port=number)
     refusals.close()

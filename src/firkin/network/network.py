@@ -125,8 +125,6 @@ class Network:
             raise StateError("the network has ended with its VM") from error
 
     def _settle(self) -> float | None:
-        for served in self._served:
-            served.expire()
         return self._stack.settle()
 
     def _failed(self, error: BaseException) -> None:

@@ -25,6 +25,8 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _MOST_RULES = 1024
 _EVERYTHING: Final = (parse_block("0.0.0.0/0"), parse_block("::/0"))
 _MAX_POLICY = 1 << 20
+# A socket of the host takes the unspecified address for its loopback.
+_NEVER: Final = ("multicast", "unspecified")
 
 
 class Rule(NamedTuple):
@@ -119,13 +121,21 @@ class Policy:
             return None if any(block.single for block in fitting) else "host"
         if shielded := block_of(address):
             block, kind = shielded
-            return None if kind != "multicast" and any(rule.within(block) for rule in fitting) else kind
+            return None if kind not in _NEVER and any(rule.within(block) for rule in fitting) else kind
         if place == "neighbour":
             return None if any(block.prefix for block in fitting) else "neighbour"
         return None if fitting or pinned or not self.listed else "unlisted"
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may be reached at all."""
+        whole = {rule.block for rule in self.deny if not rule.low and rule.protocol is None}
+        return whole.issuperset(_EVERYTHING)
+
     def allows_name(self, name: str) -> bool:
         """Whether `name` (see `normal_name`) may be asked for."""
+        if self.closed:
+            return False
         if not self.listed:
             return True
         labels = name.split(".")

@@ -25,6 +25,7 @@ _BACKLOG: Final = 4096
 _ACCEPTS: Final = 64
 _CLIENTS: Final = 1024
 _IDLE: Final = 120.0
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Bound(NamedTuple):
@@ -70,7 +71,12 @@ class Served:
         self._stack = stack
         self.bound = bound
         self._clients: OrderedDict[tuple[object, ...], _Client] = OrderedDict()
-        stack.watch(bound.sock, 1, self._accept if bound.protocol == "tcp" else self._receive)
+        self._open = True
+        self._serve()
+        stack.every_second(self._expire)
+
+    def _serve(self) -> None:
+        self._stack.watch(self.bound.sock, 1, self._accept if self.bound.protocol == "tcp" else self._receive)
 
     def _accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS):
@@ -78,8 +84,11 @@ class Served:
                 sock, _ = self.bound.sock.accept()
             except BlockingIOError:
                 return
-            except OSError:
-                return  # it went away, or there are no descriptors: it waits
+            except OSError as error:
+                if error.errno in _SHORTAGES:
+                    # What waits is taken in a second, not looked at all the time until then.
+                    self._stack.unwatch(self.bound.sock)
+                return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if not self._stack.call_guest(sock, self.bound.guest_port):
@@ -121,8 +130,10 @@ class Served:
 
         return answer
 
-    def expire(self) -> None:
-        """Forget clients of UDP that were silent for long."""
+    def _expire(self) -> None:
+        """Forget clients of UDP that were silent for long; serve again after a shortage."""
+        if self._open:
+            self._serve()
         for client, known in tuple(self._clients.items()):
             if self._stack.now - known.used > _IDLE:
                 self._drop(client)
@@ -133,6 +144,10 @@ class Served:
 
     def close(self) -> None:
         """Give the port back; connections that were made through it go on."""
+        if not self._open:
+            return
+        self._open = False
+        self._stack.no_more(self._expire)
         for client in tuple(self._clients):
             self._drop(client)
         self._stack.unwatch(self.bound.sock)

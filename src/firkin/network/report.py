@@ -17,15 +17,16 @@ _LARGEST_FILE: Final = 4 << 20
 
 
 class Refusals:
-    """Writes to `path` (none: only to the logger `firkin.network.refused`); at 4 MiB it begins again, keeping one
-    old file.
+    """Writes to `path` (none: only to the logger `firkin.network.refused`); at `largest` bytes it begins again, keeping
+    one old file.
 
     A line has `time`, `reason`, `protocol` and what else is known; `suppressed` counts those before it that were too
     many.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, largest: int = _LARGEST_FILE) -> None:
         self._file = None if path is None else _open(path)
+        self._largest = largest
         self._tokens = _BURST
         self._last = 0.0
         self._suppressed = 0
@@ -52,7 +53,7 @@ class Refusals:
     def _write(self, file: BinaryIO, line: bytes) -> None:
         # A full disk must not end the network.
         with suppress(OSError):
-            if file.tell() + len(line) > _LARGEST_FILE:
+            if file.tell() + len(line) > self._largest:
                 file.close()
                 path = Path(file.name)
                 path.replace(path.with_suffix(".old"))

@@ -70,6 +70,7 @@ def _table(text: str) -> tuple[tuple[Block, str], ...]:
 
 _SHIELDED = _table(
     """
+    0.0.0.0/32 unspecified
     0.0.0.0/8 reserved
     10.0.0.0/8 private
     100.64.0.0/10 private
@@ -85,6 +86,7 @@ _SHIELDED = _table(
     203.0.113.0/24 reserved
     224.0.0.0/4 multicast
     240.0.0.0/4 reserved
+    ::/128 unspecified
     ::1/128 loopback
     fc00::/7 private
     fe80::/10 link-local
@@ -99,7 +101,6 @@ _GLOBAL6 = parse_block("2000::/3")
 _NAT64 = parse_block("64:ff9b::/96")
 _MAPPED = parse_block("::ffff:0:0/96")
 _SIX_TO_FOUR = parse_block("2002::/16")
-_OTHER6 = parse_block("::/0")
 
 
 def block_of(address: bytes) -> tuple[Block, str] | None:
@@ -108,7 +109,7 @@ def block_of(address: bytes) -> tuple[Block, str] | None:
         if block.holds(address):
             return block, kind
     if len(address) == 16 and not _GLOBAL6.holds(address) and not _NAT64.holds(address):
-        return _OTHER6, "reserved"
+        return Block(address[0] << 120, 8, 128), "reserved"
     return None
 
 

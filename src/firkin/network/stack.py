@@ -19,7 +19,7 @@ from firkin.network.frames import ACK, RST, SYN, MalformedError, Packet
 from firkin.network.pinholes import Pinholes
 from firkin.network.plan import GATEWAY_MAC, INSIDE
 from firkin.network.policy import Place, Policy, Protocol
-from firkin.network.shield import block_of
+from firkin.network.shield import block_of, embedded
 from firkin.network.tcp import Flow, FlowKey
 from firkin.network.udp import Datagrams
 
@@ -71,7 +71,8 @@ class Stack:
         self._stalled: dict[Flow, None] = {}
         self._datagrams = Datagrams(self)
         self.echo = neighbours.Echo(self)
-        self._ticked = 0.0
+        self._ticked = self._second = 0.0
+        self._periodic: list[Callable[[], None]] = []
         self._wire_mask = 0
 
     # ---- what the parts use
@@ -123,7 +124,7 @@ class Stack:
 
     def open_pinhole(self, address: bytes, name: str, ttl: int) -> bool:
         """Let the guest reach `address` for `ttl` seconds; False for one that no name may open."""
-        if block_of(address) or self.policy.refusal(address, 0, "tcp", self._routes.place(address), pinned=True):
+        if block_of(address) or self._refusal(address, 0, "tcp", self._routes.place(address), True):
             return False
         self.pinholes.open(address, name, self.now + ttl)
         return True
@@ -140,7 +141,7 @@ class Stack:
         else:
             target, place = address, self._routes.place(address)
         pinned = named or (address, self.now) in self.pinholes
-        why = self.policy.refusal(target, port, protocol, place, pinned=pinned)
+        why = self._refusal(target, port, protocol, place, pinned)
         # The host's loopback has no other name inside than the gateway's.
         if why is None and place == "host" and target is address and (found := block_of(address)):
             why = found[1] if found[1] == "loopback" else None
@@ -150,6 +151,13 @@ class Stack:
         name = self.pinholes.name(address)
         self.refuse(why, protocol, destination=text, port=port, **({"name": name} if name else {}))
         return None
+
+    def _refusal(self, address: bytes, port: int, protocol: Protocol, place: Place, pinned: bool) -> str | None:
+        """As the policy's, and for an IPv4 address that is in an IPv6 one by its own place too."""
+        inner = embedded(address)
+        if inner is not None and (there := self._routes.place(inner)) not in ("", "unreachable"):
+            return self.policy.refusal(inner, port, protocol, there, pinned=pinned)
+        return self.policy.refusal(address, port, protocol, place, pinned=pinned)
 
     # ---- frames in
 
@@ -332,7 +340,7 @@ class Stack:
         if self.now - self._ticked >= _TICK:
             self._tick(drained)
         busy = self.resolver.busy or any(flow.deadline for flow in self._flows.values())
-        return _TICK if busy else 5.0 if self._datagrams.any or self._stalled else None
+        return _TICK if busy else 1.0 if self._datagrams.any or self._stalled or self._periodic else None
 
     def _on_wire(self, events: int) -> None:
         if events & ~EPOLLOUT:
@@ -343,11 +351,23 @@ class Stack:
         self.resolver.expire()
         self._datagrams.expire()
         self.echo.expire()
+        if self.now - self._second >= 1.0:
+            self._second = self.now
+            for work in self._periodic:
+                work()
         if not drained:
             return  # the guest takes nothing: it stands still, or is busy; nothing is lost by waiting
         for flow in tuple(self._flows.values()):
             if flow.deadline and flow.deadline <= self.now:
                 flow.expire()
+
+    def every_second(self, work: Callable[[], None]) -> None:
+        """Call `work` about once a second, for as long as anything goes on."""
+        self._periodic.append(work)
+
+    def no_more(self, work: Callable[[], None]) -> None:
+        """Undo `every_second`."""
+        self._periodic.remove(work)
 
     def set_policy(self, policy: Policy) -> None:
         """Judge by `policy` from now on, and cut what it does not allow."""

@@ -32,6 +32,7 @@ _DEFAULT_MSS: Final = 536
 _FIRST_RTO, _LONGEST_RTO = 0.5, 8.0
 _MOST_TRIES: Final = 12
 _READS: Final = 4
+_LEAST_SEGMENT: Final = 2048
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -135,7 +136,7 @@ class Flow:
         """Watch for what can be done now: reading where the guest has room, writing where something waits."""
         if self.state is not State.OPEN:
             return
-        reading = EPOLLIN if not self._host_ended and self._room() > 0 and not self._stack.blocked(self) else 0
+        reading = EPOLLIN if not self._host_ended and self._may_send() and not self._stack.blocked(self) else 0
         self._watch(reading | (EPOLLOUT if self._pending else 0))
 
     def resume(self) -> None:
@@ -145,6 +146,11 @@ class Flow:
     def _room(self) -> int:
         """How much may be sent to the guest now."""
         return min(self._window, self._stack.flow_limit) - self._flight
+
+    def _may_send(self) -> bool:
+        room = self._room()
+        # Not a few bytes where more room is about to come.
+        return room > 0 and not (self._flight and room < min(self._mss, _LEAST_SEGMENT))
 
     def _on_host(self, events: int) -> None:
         if self.state is State.CONNECTING:
@@ -174,14 +180,10 @@ class Flow:
 
     def _read_host(self) -> None:
         for _ in range(_READS):
-            room = self._room()
-            # Not a few bytes where more room is about to come.
-            if self._host_ended or room <= 0 or (self._flight and room < min(self._mss, 2048)):
-                break
-            if self._stack.blocked(self):
+            if self._host_ended or not self._may_send() or self._stack.blocked(self):
                 break
             try:
-                data = self._sock.recv(min(room, self._mss))
+                data = self._sock.recv(min(self._room(), self._mss))
             except BlockingIOError:
                 break
             except OSError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from firkin.network.frames import Datagram, Packet
+from firkin.network.plan import INSIDE
 from firkin.network.tcp import FlowKey
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ class Datagrams:
 
     def send(self, packet: Packet, datagram: Datagram) -> None:
         """Send the guest's datagram on, if it may go there."""
-        from firkin.network.plan import INSIDE
-
         if packet.destination == INSIDE[4].gateway and (
             back := self.published.get((datagram.port, datagram.source_port))
         ):
