@@ -19,7 +19,6 @@ _COMMANDS = {
     "info": "firkin doctor, firkin version",
     "node": _ONE_HOST,
     "plugin": "Firkin has no plugins",
-    "cp": "files go in and out by a volume or a shared folder: firkin run -v",
     "export": "firkin image save writes an image",
     "rename": "a name is given once: firkin run --name",
     "restart": f"{_OWNED}: stop it, run it again",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from firkin.cli._loop import drive
 from firkin.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def command(source: str, destination: str, follow_link: bool, archive: bool, qui
             hint="write it as CONTAINER:PATH, a local one as ./a:b",
         )
     name = (inside or outside or ("", ""))[0]
-    return asyncio.run(_copy(name, source, destination, follow_link, archive, quiet, limit))
+    return drive(_copy(name, source, destination, follow_link, archive, quiet, limit))
 
 
 def _side(text: str) -> tuple[str, str] | None:
