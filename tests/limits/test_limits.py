@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -114,6 +115,21 @@ def test_stats_and_update_from_another_process(box: library.Container, firkin: F
 
 
 @vm
+def test_a_disk_is_no_faster_than_allowed(box: library.Container) -> None:
+    script = ["sh", "-c", "dd if=/dev/zero of=/written bs=64k count=32 conv=fsync; rm /written"]
+    box.update(write_bps="1m", read_bps="100m")
+    try:
+        assert "rbps=104857600 wbps=1048576" in cgroup(box, "io.max")
+        began = time.monotonic()
+        box.run(script, check=True)
+        # 2 MiB, of which the kernel lets some go first.
+        assert time.monotonic() - began > 0.9
+    finally:
+        box.update(write_bps=-1, read_bps=-1)
+    assert cgroup(box, "io.max") == ""
+
+
+@vm
 def test_a_first_process_that_takes_the_whole_vm_is_killed_for_memory(busybox_image: Image) -> None:
     # Booted: a base VM of this size would be made for this test alone.
     status = library.run("busybox", HOG, memory="128m", fork=False, timeout=120).status
@@ -140,5 +156,7 @@ def test_limits_become_files() -> None:
     files = {"cpu.max": "150000 100000", "memory.high": "4096", "memory.max": str(1 << 30), "pids.max": "max"}
     assert limits.cgroup_files(vcpus=2) == files
     assert Limits.from_json(limits.to_json()) == limits
+    rates = Limits.of(read_bps=-1, write_bps="1m")
+    assert rates.cgroup_files(vcpus=2, disk="254:0") == {"io.max": "254:0 rbps=max wbps=1048576"}
     with pytest.raises(InvalidInputError, match="no limit"):
         Limits.of().cgroup_files(vcpus=2)

@@ -19,6 +19,8 @@ __all__ = ["command"]
 @click.option("-m", "--memory", metavar="SIZE", help="Memory above which the kernel kills.")
 @click.option("--memory-high", metavar="SIZE", help="Memory above which the kernel slows down and takes cache back.")
 @click.option("--pids-limit", type=int, metavar="NUMBER", help="The most processes and threads.")
+@click.option("--read-bps", metavar="SIZE", help="Bytes a second that the root filesystem's disk gives.")
+@click.option("--write-bps", metavar="SIZE", help="Bytes a second that it takes.")
 @click.argument("containers", nargs=-1, required=True)
 def command(
     containers: tuple[str, ...],
@@ -26,6 +28,8 @@ def command(
     memory: str | None,
     memory_high: str | None,
     pids_limit: int | None,
+    read_bps: str | None,
+    write_bps: str | None,
 ) -> None:
     """Change the limits of live containers, inside their VMs. -1 lifts a limit.
 
@@ -34,7 +38,14 @@ def command(
     """
     from firkin.core.limits import Limits
 
-    limits = Limits.of(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high)
+    limits = Limits.of(
+        pids_limit=pids_limit,
+        cpus=cpus,
+        memory=memory,
+        memory_high=memory_high,
+        read_bps=read_bps,
+        write_bps=write_bps,
+    )
     drive(_update(containers, limits))
 
 

@@ -232,6 +232,8 @@ class Container:
         cpus: float | None = None,
         memory: Size | int | str | None = None,
         memory_high: Size | int | str | None = None,
+        read_bps: Size | int | str | None = None,
+        write_bps: Size | int | str | None = None,
     ) -> None:
         """As `AsyncContainer.update`.
 
@@ -239,7 +241,14 @@ class Container:
         >>> box.stats().memory.limit == firkin.Size.mib(64)
         True
         """
-        work = self._container.update(pids_limit=pids_limit, cpus=cpus, memory=memory, memory_high=memory_high)
+        work = self._container.update(
+            pids_limit=pids_limit,
+            cpus=cpus,
+            memory=memory,
+            memory_high=memory_high,
+            read_bps=read_bps,
+            write_bps=write_bps,
+        )
         engine().call(work)
 
     @property

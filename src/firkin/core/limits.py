@@ -23,13 +23,16 @@ class Limits:
     """Limits to set; `None` leaves one as it is, -1 lifts it.
 
     `pids`: tasks. `cpus`: processors, fractions allowed. `memory`: bytes; above it the kernel kills (memory.max).
-    `memory_high`: bytes; above it the kernel slows down and takes cache back (memory.high).
+    `memory_high`: bytes; above it the kernel slows down and takes cache back (memory.high). `read_bps`, `write_bps`:
+    bytes a second from and to the disk of the root filesystem (io.max).
     """
 
     pids: int | None = None
     cpus: float | None = None
     memory: int | None = None
     memory_high: int | None = None
+    read_bps: int | None = None
+    write_bps: int | None = None
 
     @classmethod
     def of(
@@ -39,16 +42,19 @@ class Limits:
         cpus: float | None = None,
         memory: Size | int | str | None = None,
         memory_high: Size | int | str | None = None,
+        read_bps: Size | int | str | None = None,
+        write_bps: Size | int | str | None = None,
     ) -> Limits:
         """Checked limits of looser values (`"64m"`). Raises `InvalidInputError`."""
         if pids_limit is not None and pids_limit != -1 and pids_limit < 1:
             raise InvalidInputError(f"a limit of {pids_limit} processes allows none", value=pids_limit)
         if cpus is not None and cpus != -1 and not (math.isfinite(cpus) and cpus >= _LEAST_CPUS):
             raise InvalidInputError(f"{cpus} processors are out of range", value=cpus, hint=f"at least {_LEAST_CPUS}")
-        return cls(pids_limit, cpus, _bytes("memory", memory), _bytes("memory_high", memory_high))
+        sizes = (("memory", memory), ("memory_high", memory_high), ("read_bps", read_bps), ("write_bps", write_bps))
+        return cls(pids_limit, cpus, *(_bytes(what, given) for what, given in sizes))
 
-    def cgroup_files(self, *, vcpus: int) -> dict[str, str]:
-        """What to write to which file, for a VM of `vcpus` processors.
+    def cgroup_files(self, *, vcpus: int, disk: str = "") -> dict[str, str]:
+        """What to write to which file, for a VM of `vcpus` processors, whose root's `disk` is `major:minor`.
 
         Raises `InvalidInputError` for more processors than the VM has, and where there is nothing to write.
         """
@@ -65,6 +71,9 @@ class Limits:
         for name, value in (("memory.high", self.memory_high), ("memory.max", self.memory), ("pids.max", self.pids)):
             if value is not None:
                 files[name] = "max" if value == -1 else str(value)
+        rates = (("rbps", self.read_bps), ("wbps", self.write_bps))
+        if given := [f"{key}={'max' if value == -1 else value}" for key, value in rates if value is not None]:
+            files["io.max"] = " ".join((disk, *given))
         if not files:
             raise InvalidInputError("no limit was given", hint="name at least one")
         return files
@@ -83,6 +92,8 @@ class Limits:
                 cpus=given.get("cpus"),
                 memory=given.get("memory"),
                 memory_high=given.get("memory_high"),
+                read_bps=given.get("read_bps"),
+                write_bps=given.get("write_bps"),
             )
         except (ValueError, TypeError, AttributeError) as error:
             if isinstance(error, InvalidInputError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from firkin.core.exit import ExitStatus
 from firkin.core.process import AsyncProcess, exec_error, exit_status
 from firkin.core.stdio import Channels, StdioSpec
-from firkin.errors import AgentError
+from firkin.errors import AgentError, LinkError
 from firkin.types import ContainerId, ProcessId, PtySize
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def start_process(
         timeout=_CREATE_LIMIT,
     )
     ended = vm.agent.wait_process(container, id)
-    exit = asyncio.ensure_future(_exit(ended, container, id))
+    exit = asyncio.ensure_future(_exit(ended, vm, container, id))
     # Whoever waits for the process sees its error; where nobody does, asyncio is not to complain.
     exit.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
@@ -82,8 +82,13 @@ async def start_process(
     return AsyncProcess(vm.agent, container, id, started.pid, channels, exit)
 
 
-async def _exit(answer: Awaitable[pb.ProcessExit], container: ContainerId, process: ProcessId) -> ExitStatus:
-    exit = await answer
+async def _exit(
+    answer: Awaitable[pb.ProcessExit], vm: VirtualMachine, container: ContainerId, process: ProcessId
+) -> ExitStatus:
+    try:
+        exit = await answer
+    except LinkError as error:
+        raise await vm.why_lost(error) from error
     _log.debug("process %s of container %s has ended", process, container)
     kind = exit.WhichOneof("status")
     return exit_status(

@@ -72,6 +72,7 @@ class VirtualMachine(Closing):
         self.timings = timings
         self.forked = forked
         self._process = running.process
+        self._stopping = False
         self._ram = running.ram
         self._qmp = Qmp(folder)
         # What waits for the guest is to learn why it went, not only that it did.
@@ -225,6 +226,14 @@ class VirtualMachine(Closing):
         finally:
             await self.aclose()
 
+    async def why_lost(self, error: LinkError) -> VirtualMachineError:
+        """The error to raise in place of `error`, which ended the link: how QEMU ended, where that is the reason."""
+        if self._stopping:
+            return error
+        # The socket's end is seen before the process's.
+        await asyncio.wait({self._process.ended}, timeout=1.0)
+        return error if self._process.running else self._process.death()
+
     async def wait_closed(self) -> None:
         """Wait until QEMU has ended."""
         await self._process.wait()
@@ -235,6 +244,7 @@ class VirtualMachine(Closing):
 
     async def aclose(self) -> None:
         """Kill the VM and remove its folder. Safe to call again."""
+        self._stopping = True
         faults.point(_STOPPING)
         try:
             self.link.abort(LinkError(f"the VM {self.name} was stopped"))
