@@ -8,6 +8,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import firkin
+import firkin.types
+
+# Names come at first use; autodoc lists those that are there.
+for name in firkin.types.__all__:
+    getattr(firkin.types, name)
 
 project = "Firkin"
 author = "the Firkin authors"

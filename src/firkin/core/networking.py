@@ -94,7 +94,7 @@ class ContainerNetwork:
 
     @property
     def network(self) -> Network:
-        """The open network."""
+        """The open network. Raises `StateError`."""
         if self._network is None:
             raise StateError("the network is not open yet")
         return self._network
