@@ -12,7 +12,7 @@ from firkin.core.doctor import Finding, examine
 from firkin.types import StateDirs
 
 LOOKED_AT = {
-    *("kernel", "qemu", "accelerator", "confinement", "virtiofsd", "passt", "cpus", "memory", "user", "busybox"),
+    *("kernel", "qemu", "accelerator", "confinement", "virtiofsd", "network", "cpus", "memory", "user", "busybox"),
     *("libseccomp", "cgroup", "data", "cache", "run"),
 }
 
