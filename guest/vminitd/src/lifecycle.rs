@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::system::{RebootCommand, reboot, sethostname, uname};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::agent::{Agent, Node, realtime_ns};
@@ -14,7 +15,7 @@ use crate::call::done;
 use crate::failure::{Context, Failure, Result};
 use crate::messages::{InfoReply, Quiesce, Resume, SetTime, reply};
 use crate::network::{Netlink, replace_identity};
-use crate::process::{Phase, Process};
+use crate::process::{INIT, Phase, Process};
 use crate::sys;
 use crate::watch::Then;
 
@@ -40,6 +41,7 @@ impl Agent {
         step_clock(call.realtime_ns)?;
         if !call.hostname.is_empty() {
             sethostname(call.hostname.as_bytes()).context("hostname", &call.hostname)?;
+            self.rename_containers(&call.hostname)?;
         }
         if !call.machine_id.is_empty() {
             write_machine_id(&call.machine_id)?;
@@ -58,6 +60,22 @@ impl Agent {
         }
         self.resumed = true;
         Ok(done())
+    }
+
+    /// Containers that a restore brought along have host names of their own: each is entered for a moment.
+    fn rename_containers(&self, hostname: &str) -> Result<()> {
+        let first = |(_, process): (u32, &Process)| (process.id == INIT && process.pid != 0).then_some(process.pid);
+        let own = open_namespace("self")?;
+        for pid in self.processes.iter().filter_map(first) {
+            // One that has just ended has none.
+            let Ok(theirs) = open_namespace(&pid.to_string()) else { continue };
+            let uts = Some(LinkNameSpaceType::HostNameAndNISDomainName);
+            move_into_link_name_space(theirs.as_fd(), uts).context("hostname", "enter the container's")?;
+            let renamed = sethostname(hostname.as_bytes());
+            move_into_link_name_space(own.as_fd(), uts).context("hostname", "come back")?;
+            renamed.context("hostname", hostname)?;
+        }
+        Ok(())
     }
 
     /// Refuses what could run user code before [`Agent::resume`].
@@ -175,6 +193,11 @@ fn features() -> Vec<String> {
     ];
     let found = present.into_iter().filter(|(_, path)| fs::exists(path).unwrap_or(false));
     found.map(|(name, _)| name.to_owned()).collect()
+}
+
+fn open_namespace(process: &str) -> Result<OwnedFd> {
+    let path = ["/proc/", process, "/ns/uts"].concat();
+    open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context("hostname", &path)
 }
 
 fn step_clock(realtime_ns: i64) -> Result<()> {

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_REGISTRY_COMMANDS = ("login", "logout", "pull", "push")
+# Those that are in modules of their own: of the registries', also commands without `image`.
+_MODULES = {
+    **{name: f"firkin.cli.{name}" for name in ("login", "logout", "pull", "push")},
+    "warm": "firkin.cli.image_warm",
+}
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -60,18 +64,18 @@ class _ImageGroup(click.Group):
     """The commands of this module, and those for registries, which are imported only when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_REGISTRY_COMMANDS})
+        return sorted({*super().list_commands(ctx), *_MODULES})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _REGISTRY_COMMANDS:
+        if cmd_name not in _MODULES:
             return super().get_command(ctx, cmd_name)
-        found: click.Command = importlib.import_module(f"firkin.cli.{cmd_name}").command
+        found: click.Command = importlib.import_module(_MODULES[cmd_name]).command
         return found
 
 
 @click.group("image", cls=_ImageGroup)
 def command() -> None:
-    """Load, list, save, pull, push and remove images."""
+    """Load, list, save, pull, push, warm and remove images."""
 
 
 @command.command()

@@ -24,6 +24,7 @@ OWN_FAILURE = 125
 # name -> module that holds a click command of that name. Imported only when asked for: the hot path imports little.
 _COMMANDS = {
     "attach": "firkin.cli.attach",
+    "bench": "firkin.cli.bench",
     "completion": "firkin.cli.completion",
     "cp": "firkin.cli.cp",
     "doctor": "firkin.cli.doctor",
@@ -40,9 +41,11 @@ _COMMANDS = {
     "ps": "firkin.cli.ps",
     "pull": "firkin.cli.pull",
     "push": "firkin.cli.push",
+    "restore": "firkin.cli.restore",
     "rm": "firkin.cli.rm",
     "run": "firkin.cli.run",
     "setup": "firkin.cli.setup",
+    "snapshot": "firkin.cli.snapshot",
     "stats": "firkin.cli.stats",
     "stop": "firkin.cli.stop",
     "unpause": "firkin.cli.unpause",

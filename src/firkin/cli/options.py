@@ -113,6 +113,7 @@ _MACHINE = (
     _one("--cpu-model", metavar="MODEL", help="QEMU's CPU model."),
     click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default=None, help="How to run the VM."),
     _flag("--no-fork", help="Boot, in place of forking a base VM."),
+    _flag("--warm", help="Fork a saved VM that has the image mounted; made at the first use (firkin image warm)."),
 )
 
 
@@ -181,6 +182,7 @@ _SAME = {
     "cap_drop": "cap_drop",
     "ulimit": "rlimits",
     "oom_score_adj": "oom_score_adj",
+    "warm": "warm",
     "pull": "pull",
     "platform": "platform",
     "hostname": "hostname",

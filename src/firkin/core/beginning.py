@@ -79,7 +79,7 @@ class Beginning:
         if pulled is None:
             return
         machine = self.settle(pulled)
-        if options.fork and (ahead := head_start(self.folder, machine.config, self.dirs)):
+        if options.fork and not options.warm and (ahead := head_start(self.folder, machine.config, self.dirs)):
             self.ahead = self.stack.enter_context(ahead)
         # QEMU starts meanwhile.
         _ = machine.prepared.spec

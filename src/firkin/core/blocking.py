@@ -11,7 +11,7 @@ from firkin.core.capture import CAPTURE_LIMIT
 from firkin.core.engine import engine
 from firkin.core.exit import CompletedProcess, ExitStatus
 from firkin.core.option_inputs import ExecInputs, OptionInputs
-from firkin.types import PtySize, Signal, Size
+from firkin.types import PtySize, Signal, Size, Stdio
 from firkin.types.stdio import DEFAULT_PTY_SIZE
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from firkin.oci.registry.progress import Progress
     from firkin.types import ProcessId, StateDirs
     from firkin.vminitd.stream import Stream
+    from firkin.vmm.save import SaveReport
     from firkin.vmm.timings import Timings
 
 __all__ = ["Container", "Pipe", "Process", "run"]
@@ -136,6 +137,34 @@ class Container:
 
         launched = AsyncContainer.launch(image, command, name=name, dirs=dirs, progress=progress, **options)
         return cls(engine().call(launched))
+
+    @classmethod
+    def restore(
+        cls,
+        snapshot: str,
+        *,
+        name: str | None = None,
+        hostname: str | None = None,
+        stdin: Stdio = Stdio.NULL,
+        stdout: Stdio = Stdio.NULL,
+        stderr: Stdio = Stdio.NULL,
+        dirs: StateDirs | None = None,
+    ) -> Self:
+        """As `AsyncContainer.restore`."""
+        from firkin.core.container import AsyncContainer
+
+        work = AsyncContainer.restore(
+            snapshot, name=name, hostname=hostname, stdin=stdin, stdout=stdout, stderr=stderr, dirs=dirs
+        )
+        return cls(engine().call(work))
+
+    def snapshot(self, name: str, *, stop: bool = False) -> SaveReport:
+        """As `AsyncContainer.snapshot`."""
+        return engine().call(self._container.snapshot(name, stop=stop))
+
+    def fork(self, count: int = 1, *, names: Sequence[str] | None = None) -> list[Self]:
+        """As `AsyncContainer.fork`."""
+        return [type(self)(clone) for clone in engine().call(self._container.fork(count, names=names))]
 
     @property
     def id(self) -> str:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from firkin.types import StateDirs
     from firkin.vminitd.stream import Listener, Stream
     from firkin.vmm.machine import VirtualMachine
+    from firkin.vmm.save import SaveReport
     from firkin.vmm.timings import Timings
 
 __all__ = ["AsyncContainer"]
@@ -67,10 +68,19 @@ class AsyncContainer(Closing):
         vm: VirtualMachine,
         process: AsyncProcess,
         stop_signal: Signal,
+        dirs: StateDirs,
+        guest_id: ContainerId | None = None,
+        image_name: str = "",
+        epoch: int = 1,
         network: ContainerNetwork | None = None,
         sockets: SocketRelays | None = None,
     ) -> None:
         self.id = id
+        # What the agent calls it: a clone keeps the name of what it was saved from.
+        self.guest_id = guest_id or id
+        self.image_name = str(image) if image else image_name
+        self.epoch = epoch
+        self.dirs = dirs
         self.image = image
         self.options = options
         self.spec = spec
@@ -105,6 +115,50 @@ class AsyncContainer(Closing):
         from firkin.core.launch import launch
 
         return await launch(cls, image, command, name=name, dirs=dirs, progress=progress, options=options)
+
+    @classmethod
+    async def restore(
+        cls,
+        snapshot: str,
+        *,
+        name: str | None = None,
+        hostname: str | None = None,
+        stdin: Stdio = Stdio.NULL,
+        stdout: Stdio = Stdio.NULL,
+        stderr: Stdio = Stdio.NULL,
+        dirs: StateDirs | None = None,
+    ) -> Self:
+        """A clone of the container that was saved as `snapshot`: its processes go on from where they were.
+
+        `hostname` is, unless given, the source's own where it had one, else made of `name`. The standard streams are
+        new ones of the first process; what it writes to one that is NULL waits for a reader. Raises `NotFoundError`,
+        `StateError` (the host lacks what the snapshot needs, a file is missing or altered), `VirtualMachineError`.
+        """
+        from firkin.core.restore import Streams, restore
+
+        streams = Streams(stdin, stdout, stderr)
+        return await restore(cls, snapshot, container=name, hostname=hostname, streams=streams, dirs=dirs)
+
+    async def snapshot(self, name: str, *, stop: bool = False) -> SaveReport:
+        """Save memory, processes and disks of this instant as `name`; the container goes on, or is stopped.
+
+        Raises `InvalidInputError` for what can't be saved (a live share, say) and `StateError` (the name is taken, the
+        container is paused or has ended) before anything stands still.
+        """
+        from firkin.core.snapshot import snapshot
+
+        return await snapshot(self, name, stop=stop)
+
+    async def fork(self, count: int = 1, *, names: Sequence[str] | None = None) -> list[Self]:
+        """So many clones of the container as it is now, each in a VM of its own. Raises as `snapshot`."""
+        from firkin.core.restore import fork
+
+        return await fork(self, count, names)
+
+    def adopt(self, processes: Sequence[AsyncProcess]) -> None:
+        """Take over processes of `exec` that a restore brought along."""
+        self._processes.update((process.id, process) for process in processes)
+        self._numbers = itertools.count(1 + max((_number(process.id) for process in processes), default=0))
 
     def own(self, stack: AsyncExitStack) -> None:
         """Take over what has to be undone at the end."""
@@ -152,10 +206,10 @@ class AsyncContainer(Closing):
         """As `exec`, from an `ExecConfig`."""
         self._check_running()
         id = ProcessId(f"exec-{next(self._numbers)}")
-        spec = config.runtime_spec(self.id, self.spec)
+        spec = config.runtime_spec(self.guest_id, self.spec)
         stdio = StdioSpec(config.stdin, config.stdout, config.stderr, config.terminal)
         process = await start_process(
-            self.vm, self.id, id, spec.to_json(), stdio, pty=config.pty_size, program=config.command[0]
+            self.vm, self.guest_id, id, spec.to_json(), stdio, pty=config.pty_size, program=config.command[0]
         )
         self._processes[id] = process
         return process
@@ -200,7 +254,7 @@ class AsyncContainer(Closing):
         self._processes.pop(process.id, None)
         await process.aclose()
         if process.status is not None and self.vm.running:
-            await self.vm.agent.delete_process(self.id, process.id)
+            await self.vm.agent.delete_process(self.guest_id, process.id)
 
     async def open_tty(
         self, command: Sequence[str], size: PtySize = DEFAULT_PTY_SIZE, **options: Unpack[ExecInputs]
@@ -216,7 +270,7 @@ class AsyncContainer(Closing):
         status = self.process.status
         return {
             "id": self.id,
-            "image": str(self.image) if self.image else None,
+            "image": self.image_name or None,
             "command": list(self.spec.process.args),
             "created": self.created.isoformat(),
             "owner_pid": os.getpid(),
@@ -241,7 +295,7 @@ class AsyncContainer(Closing):
 
         self._check_not_paused()
         container, vm, host = await asyncio.gather(
-            self.vm.agent.statistics(container=self.id),
+            self.vm.agent.statistics(container=self.guest_id),
             self.vm.agent.statistics(),
             asyncio.to_thread(host_cost, self.vm.pid),
         )
@@ -285,7 +339,7 @@ class AsyncContainer(Closing):
             device = (await self.vm.agent.stat(disk_device(int(self.options.writable_layer is not None)))).rdev
             disk = f"{os.major(device)}:{os.minor(device)}"
         files = limits.cgroup_files(vcpus=self.options.vcpus, disk=disk)
-        await self.vm.agent.update_resources(self.id, files)
+        await self.vm.agent.update_resources(self.guest_id, files)
 
     @property
     def ports(self) -> tuple[PortPublication, ...]:
@@ -435,3 +489,8 @@ class AsyncContainer(Closing):
                 await self.vm.agent.sync(timeout=_SYNC_LIMIT)
         finally:
             await self._stack.aclose()
+
+
+def _number(id: ProcessId) -> int:
+    digits = id.removeprefix("exec-")
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else 0

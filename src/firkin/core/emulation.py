@@ -90,7 +90,7 @@ def emulate(prepared: PreparedVm, cache: Path, *, host: Platform | None = None, 
     if architecture == host.architecture:
         architecture = "amd64" if host.architecture == "arm64" else "arm64"
     disk = emulator_disk(find_emulator(architecture, path), cache)
-    disks = (*prepared.config.disks, Disk(disk, read_only=True, overlay=False))
+    disks = (*prepared.config.disks, Disk(disk, read_only=True, overlay=False, immutable=True))
     return Emulation(architecture, replace(prepared.config, disks=disks), BlockDevice(len(disks), disk))
 
 

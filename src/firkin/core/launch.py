@@ -9,20 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from firkin import faults
+from firkin.core.assembly import assemble
 from firkin.core.beginning import Beginning, Machine, begin
-from firkin.core.live import publish
 from firkin.core.lowering import resolve_stop_signal
 from firkin.core.mounted_disks import hold_disks
 from firkin.core.name_files import name_requests
 from firkin.core.option_inputs import OptionInputs
-from firkin.core.owner import Owner
 from firkin.core.parking import rest_of
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
-from firkin.core.upkeep import Upkeep
 from firkin.oci.ensure import ensure
 from firkin.types import ProcessId, StateDirs
-from firkin.vminitd.control import ControlServer
 from firkin.vmm import VirtualMachine
 
 if TYPE_CHECKING:
@@ -55,6 +52,10 @@ async def launch(
 async def finish(kind: type[_T], begun: Beginning, progress: AbstractContextManager[Progress] | None) -> _T:
     """Start what was begun, and make a `kind` of it. What has to be undone at its end is the container's then."""
     machine = begun.machine or await _fetched(begun, progress)
+    if begun.options.warm:
+        from firkin.core.warm_start import finish_warm
+
+        return await finish_warm(kind, begun, machine)
     async with AsyncExitStack() as stack:
         stack.enter_context(begun.take())
         if machine.network is not None:
@@ -71,7 +72,10 @@ async def finish(kind: type[_T], begun: Beginning, progress: AbstractContextMana
             process = await _start(vm, begun, machine)
         stack.push_async_callback(process.aclose)
         faults.point(_STARTED)
-        container = kind(
+        container = await assemble(
+            kind,
+            begun.folder,
+            stack,
             id=begun.id,
             image=machine.image,
             options=begun.options,
@@ -81,12 +85,8 @@ async def finish(kind: type[_T], begun: Beginning, progress: AbstractContextMana
             stop_signal=resolve_stop_signal(begun.options, machine.image.config),
             network=machine.network,
             sockets=begun.sockets,
+            dirs=begun.dirs,
         )
-        owner = Owner(container)
-        await stack.enter_async_context(ControlServer(begun.folder.path, owner.handlers()))
-        await stack.enter_async_context(owner)
-        await stack.enter_async_context(Upkeep(vm))
-        publish(begun.folder.path, container.describe())
         container.own(stack.pop_all())
     return container
 

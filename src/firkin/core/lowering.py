@@ -46,6 +46,7 @@ __all__ = [
     "lower_user",
     "merge_env",
     "process_annotations",
+    "renamed",
     "resolve_hostname",
     "resolve_labels",
     "resolve_stop_signal",
@@ -114,6 +115,12 @@ def lower(
         ),
         annotations=dict(sorted(annotations.items())),
     )
+
+
+def renamed(spec: RuntimeSpec, hostname: str) -> RuntimeSpec:
+    """As if the container had been lowered under this host name."""
+    env = tuple(f"HOSTNAME={hostname}" if line == f"HOSTNAME={spec.hostname}" else line for line in spec.process.env)
+    return spec._replace(hostname=hostname, process=spec.process._replace(env=env))
 
 
 def resolve_hostname(options: ContainerOptions, container_id: ContainerId) -> Hostname:

@@ -80,6 +80,7 @@ class OptionInputs(ExecInputs, total=False):
     cpu_model: str
     accel: str
     fork: bool
+    warm: bool
     network: Literal["nat", "none"]
     dns: DnsConfig
     hosts: Iterable[HostsEntry | str]
@@ -201,7 +202,7 @@ def _each(convert_one: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[
 _SAME = """
     capabilities no_new_privileges selinux_label apparmor_profile oom_score_adj privileged terminal stdin stdout stderr
     stop_timeout read_only pids_limit use_init pull cpus emulate nested cpu_model accel fork network dns mac_address mtu
-    policy
+    policy warm
 """
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {

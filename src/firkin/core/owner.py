@@ -66,6 +66,7 @@ class Owner:
             "update": self._update,
             "pause": self._pause,
             "unpause": self._unpause,
+            "snapshot": self._snapshot,
             **network_handlers(self._container),
             **copy_handlers(self._container),
         }
@@ -154,6 +155,13 @@ class Owner:
 
     async def _unpause(self, call: Any, link: Link) -> None:
         await self._container.resume()
+
+    async def _snapshot(self, call: Any, link: Link) -> Message:
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        self._answer_before_the_end()
+        report = await self._container.snapshot(call.name, stop=call.stop)
+        return pb.Document(json=json.dumps(report.as_document()))
 
     def _answer_before_the_end(self) -> None:
         """The task that serves this call is done once its answer is with the link."""

@@ -164,7 +164,8 @@ def _root_disk(options: ContainerOptions, rootfs: Rootfs, root_path: Path | None
         raise InvalidInputError(
             "the image has no root filesystem on disk yet", value=rootfs, hint="lease one of the store"
         )
-    return Disk(path, read_only=below, overlay=not below)
+    # The store's images are written once; what somebody names may change.
+    return Disk(path, read_only=below, overlay=not below, immutable=isinstance(rootfs, OciBundle))
 
 
 def _guest_mount(

@@ -152,6 +152,14 @@ class RemoteContainer:
 
         await self.call(pb.Unpause())
 
+    async def snapshot(self, name: str, *, stop: bool = False) -> dict[str, Any]:
+        """Have the owner save it; the report of `AsyncContainer.snapshot`, as a document."""
+        import json
+
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        return dict(json.loads((await self.call(pb.Snapshot(name=name, stop=stop))).json))
+
     def copy_peer(self) -> CopyPeer:
         """The container as copies (`firkin.core.copy.transfer`) see it."""
         from firkin.core.copy.peer import ControlPeer

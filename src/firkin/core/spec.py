@@ -29,6 +29,7 @@ __all__ = [
     "Root",
     "RuntimeSpec",
     "SpecMount",
+    "keys",
     "to_json",
 ]
 
@@ -201,7 +202,7 @@ def to_json(value: object) -> bytes:
         ) from error
 
 
-def _keys(of: type[Any]) -> tuple[tuple[str, str], ...]:
+def keys(of: type[Any]) -> tuple[tuple[str, str], ...]:
     """Attribute and key of each field, worked out once for each class."""
     known = _known_keys.get(of)
     if known is None:
@@ -224,7 +225,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return dict(value)
-    held = ((key, getattr(value, name)) for name, key in _keys(type(value)))
+    held = ((key, getattr(value, name)) for name, key in keys(type(value)))
     return {key: _plain(item) for key, item in held if not _unset(item)}
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from firkin.vminitd._generated import agent_pb2 as pb
     from firkin.vmm.machine import VirtualMachine
 
-__all__ = ["start_process"]
+__all__ = ["adopt_process", "start_process"]
 
 _log = logging.getLogger(__name__)
 _CREATE_LIMIT = 60.0
@@ -80,6 +80,27 @@ async def start_process(
             raise exec_error(error, program) from error
         raise
     return AsyncProcess(vm.agent, container, id, started.pid, channels, exit)
+
+
+async def adopt_process(
+    vm: VirtualMachine, container: ContainerId, id: ProcessId, pid: int, stdio: StdioSpec
+) -> AsyncProcess:
+    """A handle of a process that runs already, its streams new ones as `stdio` says (see `AttachProcess`)."""
+    channels = Channels(stdio)
+    ports = channels.listen(vm.link)
+    exit = asyncio.ensure_future(_exit(vm.agent.wait_process(container, id), vm, container, id))
+    exit.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        if any(ports):
+            stdin, stdout, stderr = ports
+            await vm.agent.attach_process(container, id, stdin_port=stdin, stdout_port=stdout, stderr_port=stderr)
+            await channels.connect()
+    except BaseException:
+        exit.cancel()
+        await asyncio.gather(exit, return_exceptions=True)
+        await channels.aclose()
+        raise
+    return AsyncProcess(vm.agent, container, id, pid, channels, exit)
 
 
 async def _exit(

@@ -25,8 +25,8 @@ class VmOptions:
     `cpus` may have a fraction: the VM gets the next whole number of processors, the container's cgroup the quota.
     `disk` is the room of the root filesystem. `writable_layer`: a disk image that holds the container's changes and
     outlives it. `emulate`: run programs of another architecture; `None` where the image needs it. `kernel`, `boot_log`:
-    files. `accel`: `kvm`, `tcg` or `auto`. `fork`: start from a base VM rather than by a boot.
-    Raises `InvalidInputError`.
+    files. `accel`: `kvm`, `tcg` or `auto`. `fork`: start from a base VM rather than by a boot. `warm`: start from a
+    saved VM that has the image's root mounted, made at the first such start. Raises `InvalidInputError`.
     """
 
     cpus: float = 2
@@ -41,6 +41,7 @@ class VmOptions:
     cpu_model: str | None = None
     accel: str | None = None
     fork: bool = True
+    warm: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.cpus) and 0.01 <= self.cpus <= _MOST_CPUS):

@@ -21,7 +21,7 @@ from firkin.types.digest import Digest
 from firkin.types.platform import Platform
 from firkin.types.reference import Reference
 
-__all__ = ["BUSYBOX", "is_busybox", "make_busybox", "store_image"]
+__all__ = ["BUSYBOX", "find_busybox", "is_busybox", "make_busybox", "store_image"]
 
 BUSYBOX = Reference("localhost", "busybox", "latest")
 
@@ -59,7 +59,7 @@ def make_busybox(content: ContentStore, names: ReferenceStore, program: Path | N
 
     The same program gives the same bytes. Raises `ImageError` where the host has no static busybox.
     """
-    layer = _layer(_find(program))
+    layer = _layer(find_busybox(program))
     config = ImageConfig(
         env=(_PATH,),
         cmd=("sh",),
@@ -99,7 +99,8 @@ def store_image(
     return target
 
 
-def _find(program: Path | None) -> Path:
+def find_busybox(program: Path | None = None) -> Path:
+    """The host's static busybox, or `program` if it is one. Raises `ImageError`."""
     options = [program] if program else [Path("/bin/busybox"), Path("/usr/bin/busybox"), shutil.which("busybox")]
     for option in options:
         if option and Path(option).is_file():

@@ -60,10 +60,10 @@ class Stream:
     async def read(self, limit: int = 65536) -> bytes:
         """Wait for bytes and return at most `limit` of them; b"" at the peer's END."""
         while not self._chunks:
-            if self._error is not None:
-                raise self._failure()
             if self._ended:
                 return self._told(b"")
+            if self._error is not None:
+                raise self._failure()
             self._reader = self._link.loop.create_future()
             try:
                 await self._reader

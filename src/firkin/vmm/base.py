@@ -151,8 +151,15 @@ def discard(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def collect(root: Path, *, keep: str, most: int = _MAX_BASES, most_bytes: int = _MAX_BYTES) -> list[str]:
-    """Remove what can't be used any more, then the least recently used beyond `most` and `most_bytes`; their keys.
+def collect(
+    root: Path,
+    *,
+    keep: str,
+    most: int = _MAX_BASES,
+    most_bytes: int = _MAX_BYTES,
+    usable: Callable[[Path], bool] | None = None,
+) -> list[str]:
+    """Remove what is not `usable` any more, then the least recently used beyond `most` and `most_bytes`; their keys.
 
     `keep` stays. What a dead builder left goes too: one that lives holds its key's lock.
     """
@@ -162,7 +169,7 @@ def collect(root: Path, *, keep: str, most: int = _MAX_BASES, most_bytes: int = 
         if path.name.startswith((".gone-", ".new-")):
             _sweep(root, path)
         elif path.is_dir():
-            if path.name != keep and not _can_match(path):
+            if path.name != keep and not (usable or _can_match)(path):
                 discard(path)
                 removed.append(path.name)
             else:

@@ -31,7 +31,7 @@ from firkin.vmm.ready import ready, stand_in_image
 from firkin.vmm.timings import Timings
 from firkin.vmm.wiring import wire
 
-__all__ = ["find_or_build"]
+__all__ = ["find_or_build", "locked"]
 
 _log = logging.getLogger("firkin.vmm.build")
 _LOCKED = faults.declare("base.locked", "the builder's lock is held, nothing is made yet")
@@ -59,7 +59,7 @@ async def find_or_build(
     if base := open_base(folder, host):
         return base
     with timings.phase("base"):
-        async with _locked(root / f"{shape.key}.lock"):
+        async with locked(root / f"{shape.key}.lock"):
             if base := open_base(folder, host):
                 return base
             faults.point(_LOCKED)
@@ -165,7 +165,8 @@ def _stand_in(config: VmConfig, folder: VmFolder, stack: ExitStack) -> VmConfig:
 
 
 @asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
+async def locked(path: Path) -> AsyncIterator[None]:
+    """Be the only process that makes what `path` is the lock of. Raises `BootError` after three minutes' wait."""
     with path.open("ab") as lock:
         try:
             async with asyncio.timeout(_LOCK_LIMIT):

@@ -18,7 +18,7 @@ from firkin.frozen import dataclass
 from firkin.types.state import StateDirs
 from firkin.vmm.assets import BootAssets
 
-__all__ = ["HostCapabilities", "Verdict", "probe", "recall"]
+__all__ = ["HostCapabilities", "Verdict", "boot_id", "probe", "recall"]
 
 _OLDEST_QEMU = (7, 2, 0)
 _MACHINES = {"x86_64": "microvm", "aarch64": "virt"}
@@ -165,7 +165,7 @@ def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, 
         virtiofsd=_which("virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"),
         cpus=len(os.sched_getaffinity(0)),
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        boot_id=_boot_id(),
+        boot_id=boot_id(),
         uid_base=uid_base,
         uid_count=uid_count,
         kvm_group=_kvm_group(),
@@ -183,7 +183,7 @@ def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, 
 
 def _note_path(dirs: StateDirs, assets: BootAssets, programs: _Programs) -> Path:
     program = f"{programs.qemu} {HostCapabilities.identity_of(programs.qemu)}"
-    key = f"2 {_boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
+    key = f"2 {boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
     return dirs.make("cache", "assets") / f"host-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
 
 
@@ -248,7 +248,8 @@ def _processor() -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Another after each start of the host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from firkin.vmm.head_start import HeadStart
     from firkin.vmm.saved import Saved
 
-__all__ = ["VirtualMachine"]
+__all__ = ["VirtualMachine", "find_host"]
 
 _log = logging.getLogger("firkin.vmm")
 _STOPPING = faults.declare("stop.before-end", "the VM is to end: its process, sockets and folder are still there")
@@ -106,7 +106,7 @@ class VirtualMachine(Closing):
                 assets, host = ahead.assets, ahead.host
             else:
                 with timings.phase("prepare"):
-                    assets, host = await asyncio.to_thread(_prepare, dirs, config)
+                    assets, host = await asyncio.to_thread(find_host, dirs, config)
             running, forked = await _start(dirs, own, config, host, assets, timings, fork, ahead)
             vm = cls(running, own, config, host, timings, forked)
             stack.pop_all()
@@ -133,7 +133,7 @@ class VirtualMachine(Closing):
             own = folder or VmFolder.claim(dirs, name or f"vm-{secrets.token_hex(6)}")
             stack.callback(own.remove)
             with timings.phase("prepare"):
-                _, host = await asyncio.to_thread(_prepare, dirs, config)
+                _, host = await asyncio.to_thread(find_host, dirs, config)
                 saved.needs.check(Needs.of(config, host), saved.name)
             # Each clone reads the state from its beginning, so each has a descriptor of its own.
             with saved.path("state").open("rb") as state:
@@ -259,7 +259,8 @@ class VirtualMachine(Closing):
                 self.folder.remove()
 
 
-def _prepare(dirs: StateDirs, config: VmConfig) -> tuple[BootAssets, HostCapabilities]:
+def find_host(dirs: StateDirs, config: VmConfig) -> tuple[BootAssets, HostCapabilities]:
+    """What a VM of `config` boots, and what it runs on. Blocks; raises as `VirtualMachine.start`."""
     assets = resolve_assets(dirs, config.kernel)
     host = probe(dirs, assets, accel=config.accel)
     if config.nested:

@@ -80,8 +80,6 @@ def check_savable(config: VmConfig) -> None:
         raise InvalidInputError(
             f"a container with a live share ({tags}) can't be saved", hint="copy the files in, or use a volume"
         )
-    if config.networks:
-        raise InvalidInputError("a VM with a network card can't be saved yet", hint="use --network none")
     for disk in config.disks:
         if stat.S_ISBLK(disk.path.stat().st_mode):
             raise InvalidInputError(

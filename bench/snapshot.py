@@ -1,0 +1,119 @@
+"""Saved VMs: warm images (runsc beside them), the pool, saving and restoring a container, how many clones fit."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import time
+from contextlib import AsyncExitStack
+
+from bench.harness import Result, benchmark
+from bench.start import _bundle, _runsc
+from firkin import AsyncContainer, AsyncWarmPool, Stdio, warm_image_async
+from firkin.core.snapshots import Snapshots
+
+_ECHO = ("echo", "hi")
+# As of a minimal container: the smallest that the clones of `density_clients` are.
+_CLONE = {"cpus": 1, "memory": "128m"}
+_MOST_CLONES = 48
+
+
+async def _first_byte() -> float:
+    began = time.perf_counter()
+    async with await AsyncContainer.launch("busybox", _ECHO, stdout=Stdio.PIPED, warm=True) as container:
+        assert container.process.stdout is not None
+        data = await container.process.stdout.read()
+        took = (time.perf_counter() - began) * 1e3
+        assert data == b"hi\n", data
+        await container.wait()
+    return took
+
+
+@benchmark(rounds=30)
+async def image_snapshot_ms(rounds: int) -> list[Result]:
+    """A call of the Python API to the first byte of `echo` in a clone of a warm image; `runsc run` in turns with it."""
+    await warm_image_async("busybox")
+    await _first_byte()
+    if shutil.which("runsc") is None:
+        return [Result.of("image_snapshot_ms", [await _first_byte() for _ in range(rounds)], target=125)]
+    ours, theirs = [], []
+    with _bundle() as bundle:
+        await asyncio.to_thread(_runsc, bundle, -1)
+        for number in range(rounds):
+            ours.append(await _first_byte())
+            theirs.append(await asyncio.to_thread(_runsc, bundle, number))
+    return [
+        Result.of("image_snapshot_ms", ours, target=125),
+        Result.of("image_snapshot_ratio_runsc", ours, peer=theirs, target=1.0),
+    ]
+
+
+@benchmark(rounds=30)
+async def warm_pool_ms(rounds: int) -> list[Result]:
+    """A lease to the first byte of `echo`, from a pool that stands full."""
+    samples = []
+    async with AsyncWarmPool("busybox", 2) as pool:
+        for _ in range(rounds):
+            await pool.filled()
+            began = time.perf_counter()
+            async with await pool.lease(_ECHO, stdout=Stdio.PIPED) as container:
+                assert container.process.stdout is not None
+                data = await container.process.stdout.read()
+                samples.append((time.perf_counter() - began) * 1e3)
+                assert data == b"hi\n", data
+                await container.wait()
+    return [Result.of("warm_pool_ms", samples, target=35)]
+
+
+@benchmark(rounds=30)
+async def snapshot_save_ms(rounds: int) -> list[Result]:
+    """`snapshot` of a container that idles, to its end (hashed and on the disk); for how long it stands still; and
+    `restore` to the answer of an exec in the clone."""
+    saves, pauses, restores = [], [], []
+    name = f"bench-{secrets.token_hex(4)}"
+    async with await AsyncContainer.launch("busybox", ("sleep", "3600")) as container:
+        snapshots = Snapshots(container.dirs)
+        await container.run(("true",))
+        for _ in range(rounds):
+            began = time.perf_counter()
+            report = await container.snapshot(name)
+            saves.append((time.perf_counter() - began) * 1e3)
+            pauses.append(report.paused * 1e3)
+            began = time.perf_counter()
+            async with await AsyncContainer.restore(name):
+                restores.append((time.perf_counter() - began) * 1e3)
+            snapshots.remove(name)
+    return [
+        Result.of("snapshot_save_ms", saves),
+        Result.of("snapshot_pause_ms", pauses),
+        Result.of("container_restore_ms", restores),
+    ]
+
+
+@benchmark(rounds=30)
+async def density_clients(rounds: int) -> list[Result]:
+    """How many idle clones stand beside one client that execs in a closed loop until its p95 has doubled."""
+    async with AsyncExitStack() as stack:
+        busy = await stack.enter_async_context(await AsyncContainer.launch("busybox", ("sleep", "3600"), **_CLONE))
+        for _ in range(5):
+            await busy.run(_ECHO)
+        alone = await _p95(busy, rounds)
+        clones: list[AsyncContainer] = []
+        while len(clones) < _MOST_CLONES:
+            more = await busy.fork(8)
+            for clone in more:
+                stack.push_async_callback(clone.aclose)
+            clones += more
+            if await _p95(busy, rounds) > 2 * alone:
+                break
+    return [Result.of("density_clients", [float(len(clones))], unit="clones", higher_is_better=True)]
+
+
+async def _p95(container: AsyncContainer, rounds: int) -> float:
+    samples = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        await container.run(_ECHO)
+        samples.append(time.perf_counter() - began)
+    return sorted(samples)[int(len(samples) * 0.95)]

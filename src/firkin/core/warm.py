@@ -1,0 +1,349 @@
+"""Warm images: a VM saved with an image's root mounted, and perhaps a command run before; its starts are forks of it.
+
+One is a folder `cache/warm/<key>/` as `firkin.vmm.saved` describes; what a start of one saves is the mount, the page
+cache and whatever the command left. `cache/warm-recipes/` remembers the command for each image's name, so that a warm
+image that is made again, because the image changed, is made the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+
+from firkin import faults
+from firkin.core.lowering import renamed, resolve_hostname
+from firkin.core.name_files import name_requests
+from firkin.core.networking import open_network
+from firkin.core.option_inputs import OptionInputs, container_options
+from firkin.core.parking import rest_of
+from firkin.core.prepare import prepare
+from firkin.core.seccomp_cache import container_program
+from firkin.core.spec import RuntimeSpec
+from firkin.core.starting import start_process
+from firkin.core.stdio import StdioSpec
+from firkin.errors import (
+    FirkinTimeoutError,
+    ImageError,
+    InvalidInputError,
+    NotFoundError,
+    StateError,
+    VirtualMachineError,
+)
+from firkin.oci import ImageStore
+from firkin.oci.ensure import ensure
+from firkin.oci.rootfs import OciBundle
+from firkin.types import ContainerId, ProcessId, StateDirs, Stdio
+from firkin.vmm import VirtualMachine, VmFolder
+from firkin.vmm.base import Shape, collect, discard
+from firkin.vmm.build import locked
+from firkin.vmm.host import boot_id
+from firkin.vmm.machine import find_host
+from firkin.vmm.save import save
+from firkin.vmm.saved import Saved, open_saved, read_manifest
+
+if TYPE_CHECKING:
+    from firkin.core.networking import ContainerNetwork
+    from firkin.core.options import ContainerOptions
+    from firkin.core.prepare import PreparedVm
+    from firkin.oci.image import Image
+    from firkin.oci.registry.progress import Progress
+    from firkin.vmm import VmConfig
+
+__all__ = [
+    "GUEST_ID",
+    "WarmInfo",
+    "WarmUp",
+    "find_or_warm",
+    "joined",
+    "lower_warm",
+    "prepare_warm",
+    "warm_image_async",
+    "warm_spec",
+    "warm_up",
+]
+
+_log = logging.getLogger("firkin.core.warm")
+_BUILT = faults.declare("warm.before-publish", "a warm image is whole under a temporary name")
+_FORMAT = 1
+_MOST, _MOST_BYTES = 8, 8 << 30
+# What the agent calls the container of every start; its root is mounted when the VM is saved.
+GUEST_ID = ContainerId("warm")
+_WARM_UP = ContainerId("warm-up")
+_LIMIT = 300.0
+_OTHERS = frozenset({"bind", "file", "virtiofs", "volume", "image", "block"})
+# A process that closed its output and means to end does so within this.
+_ENDING = 0.5
+# Of an image without a command to run: its shell and C library get into the page cache.
+_SHELL = ("/bin/sh", "-c", ":")
+
+
+@dataclass(frozen=True, slots=True)
+class WarmInfo:
+    """A warm image: what `firkin image warm` prints. `made` is false where it was there already."""
+
+    image: str
+    key: str
+    command: tuple[str, ...]
+    made: bool
+
+
+class WarmUp(NamedTuple):
+    """An image lowered for the VM that a warm image of it is a saved one of."""
+
+    image: Image
+    options: ContainerOptions
+    prepared: PreparedVm
+    dirs: StateDirs
+
+    @property
+    def recipe(self) -> Path:
+        """Where the command that runs first is remembered."""
+        name = hashlib.sha256(str(self.image).encode()).hexdigest()[:32]
+        return self.dirs.cache / "warm-recipes" / f"{name}.json"
+
+
+async def warm_image_async(
+    image: str,
+    run: Sequence[str] = (),
+    *,
+    dirs: StateDirs | None = None,
+    progress: AbstractContextManager[Progress] | None = None,
+    **options: Unpack[OptionInputs],
+) -> WarmInfo:
+    """Make a warm image of `image`, for starts with these `options` and `warm=True`.
+
+    `run` is a command that runs first, to its end or until it closes its standard output: a server that stays then
+    runs in every start. It is remembered for `image`, whenever its warm image has to be made again. Raises as
+    `AsyncContainer.launch`, and `ImageError` where the command fails.
+    """
+    chosen = container_options((), **options)
+    async with AsyncExitStack() as stack:
+        warmed = await prepare_warm(image, chosen, dirs or StateDirs.default(), progress, stack)
+        if tuple(run) != _recipe(warmed):
+            _remember(warmed, run)
+            shutil.rmtree(warmed.dirs.cache / "warm" / await _key(warmed), ignore_errors=True)
+        saved, made = await find_or_warm(warmed)
+        with saved:
+            return WarmInfo(str(warmed.image), saved.folder.name, tuple(run), made)
+
+
+async def prepare_warm(
+    image_name: str,
+    options: ContainerOptions,
+    dirs: StateDirs,
+    progress: AbstractContextManager[Progress] | None,
+    stack: AsyncExitStack,
+) -> WarmUp:
+    """The image, its root filesystem held by `stack`. Raises `InvalidInputError` for options that need another VM."""
+    pulled = await ensure(
+        ImageStore(dirs),
+        image_name,
+        policy=options.pull,
+        platform=options.platform,
+        convert=options.disk,
+        progress=progress,
+    )
+    assert pulled.rootfs is not None
+    return lower_warm(pulled.image, stack.enter_context(pulled.rootfs).path, options, dirs)
+
+
+def lower_warm(image: Image, root: Path, options: ContainerOptions, dirs: StateDirs) -> WarmUp:
+    """`image`, whose root filesystem is at `root`, lowered for its warm image and the starts from it.
+
+    Raises `InvalidInputError` for options that need another VM.
+    """
+    for what, given in (
+        ("a writable layer", options.writable_layer),
+        ("live shares, volumes or disks", [mount for mount in options.mounts if mount.kind in _OTHERS]),
+        ("live shares", (*options.file_mounts, *options.virtiofs_shares)),
+    ):
+        if given:
+            raise InvalidInputError(f"a warm image can't have {what}", value=given, hint="leave --warm out")
+    prepared = prepare(
+        options,
+        OciBundle(image),
+        container_id=GUEST_ID,
+        root_path=root,
+        seccomp=lambda chosen: container_program(chosen, cache=dirs.cache / "seccomp"),
+    )
+    if prepared.emulate:
+        raise InvalidInputError("a warm image can't be of another architecture", value=image, hint="leave --warm out")
+    return WarmUp(image, options, prepared, dirs)
+
+
+async def find_or_warm(warmed: WarmUp) -> tuple[Saved, bool]:
+    """The warm image, opened, and whether it was made just now; while another process makes it, wait for that."""
+    root = warmed.dirs.make("cache", "warm")
+    key = await _key(warmed)
+    folder = root / key
+    if (saved := await asyncio.to_thread(_open, folder)) is not None:
+        return saved, False
+    async with locked(root / f"{key}.lock"):
+        if (saved := await asyncio.to_thread(_open, folder)) is not None:
+            return saved, False
+        new = root / f".new-{key}"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        try:
+            await _build(warmed, new)
+            faults.point(_BUILT)
+            new.rename(folder)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        await asyncio.to_thread(_collect, root, key, warmed.image)
+    saved = _open(folder)
+    if saved is None:
+        raise StateError(f"the warm image {key} is gone as soon as it was made", hint="is the cache's disk full?")
+    return saved, True
+
+
+def _open(folder: Path) -> Saved | None:
+    """None where there is none; one that was damaged is thrown away, it can be made again."""
+    try:
+        saved = open_saved(folder, boot_id=boot_id(), what=f"warm image {folder.name}")
+    except NotFoundError:
+        return None
+    except StateError as error:
+        _log.warning("%s; it is made again", error)
+        discard(folder)
+        return None
+    with suppress(FileNotFoundError):
+        os.utime(folder / "manifest.json")
+    return saved
+
+
+def joined(warmed: WarmUp, network: ContainerNetwork | None) -> VmConfig:
+    """The configuration of a VM of `warmed` on `network`."""
+    return warmed.prepared.config if network is None else network.joined(warmed.prepared.config)
+
+
+async def _key(warmed: WarmUp) -> str:
+    # The shape has a card's addresses, which are always the same.
+    config = warmed.prepared.config
+    cards = warmed.options.network, warmed.options.mtu
+    assets, host = await asyncio.to_thread(find_host, warmed.dirs, config)
+    shape = await asyncio.to_thread(Shape.of, config, host, assets)
+    inputs = [_FORMAT, shape.key, *cards, str(warmed.image.chain_id), int(warmed.options.disk)]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
+
+
+async def _build(warmed: WarmUp, folder: Path) -> None:
+    prepared, command = warmed.prepared, _recipe(warmed)
+    async with AsyncExitStack() as stack:
+        own = stack.enter_context(VmFolder.claim(warmed.dirs, f"warm-{secrets.token_hex(6)}"))
+        network = open_network(replace(warmed.options, publish=()), own.path, stack)
+        vm = await VirtualMachine.start(joined(warmed, network), folder=own, dirs=warmed.dirs)
+        stack.push_async_callback(vm.aclose)
+        calls = [
+            vm.agent.submit(vm.resume_message()),
+            *vm.submit_networks(),
+            *(
+                vm.agent.mount(mount.type, mount.source, mount.destination, options=mount.options, mkdir=True)
+                for mount in prepared.guest_mounts
+            ),
+        ]
+        for call in calls:
+            await call
+        await _run_first(vm, warmed, command)
+        await vm.agent.quiesce(timeout=_LIMIT)
+        document = {"image": str(warmed.image), "chain": str(warmed.image.chain_id), "command": list(command)}
+        await save(vm, folder, document | {"parked": vm.forked and bool(prepared.config.parked)}, go_on=False)
+
+
+async def _run_first(vm: VirtualMachine, warmed: WarmUp, command: tuple[str, ...]) -> None:
+    """Run the command, or the shell; leave it running where it only closed its output."""
+    try:
+        code = await warm_up(vm, warmed, command or _SHELL)
+    except (FirkinTimeoutError, VirtualMachineError):
+        raise
+    except Exception as error:
+        if not command:
+            # An image without a shell: then there is nothing to read ahead.
+            return
+        raise ImageError(f"the warm image's command can't be run: {error}") from error
+    if code and command:
+        raise ImageError(f"the warm image's command ended with {code}", hint="run it by hand to see why")
+
+
+async def warm_up(vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *, parked: bool = False) -> int | None:
+    """Run `command` in the warm root, in a container of its own, by the parked one where `parked` says so.
+
+    Its exit code; None: it has closed its output and goes on.
+    """
+    spec = _as_command(warmed.prepared.spec, command)
+    rest = rest_of(spec) if parked else None
+    names = name_requests(warmed.options, spec.root.path, spec.hostname)
+    process = await start_process(
+        vm,
+        _WARM_UP,
+        ProcessId("init"),
+        (rest or spec).to_json(),
+        StdioSpec(stdout=Stdio.PIPED, stderr=Stdio.PIPED),
+        pty=warmed.options.pty_size,
+        program=command[0],
+        before=tuple(map(vm.agent.submit, names)),
+        parked=rest is not None,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(_LIMIT):
+            while await process.stdout.read():
+                pass
+        try:
+            status = await process.wait(_ENDING)
+        except FirkinTimeoutError:
+            return None
+        await vm.agent.delete_process(_WARM_UP, process.id)
+        return status.shell_code
+    except TimeoutError as error:
+        raise FirkinTimeoutError(f"{command[0]} has neither ended nor closed its output in {_LIMIT:g} s") from error
+    finally:
+        await process.aclose()
+
+
+def _as_command(spec: RuntimeSpec, command: Sequence[str]) -> RuntimeSpec:
+    linux = spec.linux._replace(cgroups_path=spec.linux.cgroups_path.replace(GUEST_ID, _WARM_UP))
+    return spec._replace(linux=linux, process=spec.process._replace(args=tuple(command), terminal=False))
+
+
+def warm_spec(warmed: WarmUp, id: ContainerId) -> RuntimeSpec:
+    """The specification of the container `id` that starts in a clone."""
+    return renamed(warmed.prepared.spec, str(resolve_hostname(warmed.options, id)))
+
+
+def _recipe(warmed: WarmUp) -> tuple[str, ...]:
+    try:
+        return tuple(map(str, json.loads(warmed.recipe.read_bytes())))
+    except (OSError, ValueError, TypeError):
+        return ()
+
+
+def _remember(warmed: WarmUp, command: Sequence[str]) -> None:
+    warmed.dirs.make("cache", "warm-recipes")
+    temporary = warmed.recipe.with_name(f".{warmed.recipe.name}-{os.getpid()}")
+    temporary.write_text(json.dumps(list(command)))
+    temporary.replace(warmed.recipe)
+
+
+def _collect(root: Path, key: str, image: Image) -> None:
+    """What no start can use any more goes (the image of that name is another now), then the least recently used."""
+
+    def usable(folder: Path) -> bool:
+        try:
+            document: dict[str, Any] = read_manifest(folder)["document"]
+            return bool(document["image"] != str(image) or document["chain"] == str(image.chain_id))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    collect(root, keep=key, most=_MOST, most_bytes=_MOST_BYTES, usable=usable)

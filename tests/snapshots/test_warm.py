@@ -1,0 +1,112 @@
+"""Warm images: made once, found again, rebuilt when damaged; and starts that are fresh in what must differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from firkin import Container, Stdio, run, warm_image
+from firkin.errors import ImageError, InvalidInputError
+from firkin.oci import Image
+from firkin.types import StateDirs
+from firkin.vmm import live
+
+pytestmark = pytest.mark.vm
+
+# A shape of its own, so that no other test's warm image is in the way.
+SHAPE = {"cpus": 1, "memory": "256m"}
+IDENTITY = "hostname; cat /proc/sys/kernel/random/uuid; tail -n 1 /etc/hosts; echo $$"
+
+
+def folders(home: Path) -> list[Path]:
+    return [path for path in (StateDirs.under(home).cache / "warm").iterdir() if path.is_dir()]
+
+
+def test_it_is_made_at_the_first_start_and_forked_by_every_other(home: Path, busybox_image: Image) -> None:
+    several = [run("busybox", ["sh", "-c", IDENTITY], text=True, warm=True, **SHAPE) for _ in range(3)]
+    first = [str(done.stdout).split("\n") for done in several]
+    for index in range(3):
+        assert len({lines[index] for lines in first}) == 3, first
+    assert all(lines[2].split() == ["127.0.1.1", lines[0]] for lines in first)
+    assert all(lines[3] == "1" for lines in first)
+    made = {path.name: path.stat().st_ino for path in folders(home)}
+    with Container.launch("busybox", ["sh", "-c", "echo x > /left; sleep 60"], warm=True, **SHAPE) as container:
+        done = container.run(["sh", "-c", "sleep 0.2; cat /left; hostname"], text=True)
+        assert str(done.stdout).split() == ["x", container.id]
+    # What one wrote is not in another's root.
+    assert run("busybox", ["ls", "/left"], warm=True, **SHAPE).returncode == 1
+    assert {path.name: path.stat().st_ino for path in folders(home)} == made
+
+
+def test_a_command_runs_first_and_is_remembered(home: Path, busybox_image: Image) -> None:
+    prepare = ["sh", "-c", "echo prepared > /prepared; (while sleep 1; do :; done) & exec >&- 2>&-; wait"]
+    made = warm_image("busybox", prepare, **SHAPE)
+    assert (made.made, made.command) == (True, tuple(prepare))
+    assert not warm_image("busybox", prepare, **SHAPE).made
+    with Container.launch("busybox", ["sleep", "60"], warm=True, **SHAPE) as container:
+        assert container.run(["cat", "/prepared"]).stdout == b"prepared\n"
+    # One that was damaged is made again, the same way.
+    (folder,) = (path for path in folders(home) if path.name == made.key)
+    with (folder / "state").open("r+b") as state:
+        state.write(b"damaged")
+    assert run("busybox", ["cat", "/prepared"], warm=True, **SHAPE).stdout == b"prepared\n"
+    # Without a command it is as the image is.
+    assert warm_image("busybox", **SHAPE).made
+    assert run("busybox", ["cat", "/prepared"], warm=True, **SHAPE).returncode == 1
+
+
+def test_a_command_that_fails_makes_none(busybox_image: Image) -> None:
+    with pytest.raises(ImageError, match="ended with 3"):
+        warm_image("busybox", ["sh", "-c", "exit 3"], **SHAPE)
+    with pytest.raises(ImageError, match="can't be run"):
+        warm_image("busybox", ["/no/such/program"], **SHAPE)
+    warm_image("busybox", **SHAPE)
+
+
+def test_what_a_warm_image_can_not_have_is_named(busybox_image: Image, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="live shares"):
+        run("busybox", ["true"], warm=True, mounts=[f"{tmp_path}:/x"])
+
+
+@pytest.mark.parametrize("point", ["warm.before-publish"])
+def test_killed_while_it_is_made(point: str, home: Path, busybox_image: Image) -> None:
+    script = "from firkin import warm_image; warm_image('busybox', ['true'], cpus=1, memory='257m')"
+    environ = os.environ | {"FIRKIN_FAULT": f"{point}=kill"}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert live(StateDirs.under(home)) == []
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not list((StateDirs.under(home).cache / "warm").glob(".new-*"))
+
+
+def test_the_command_line(busybox_image: Image) -> None:
+    firkin = [sys.executable, "-c", "from firkin.cli import main; main()"]
+    flags = ["--cpus", "1", "--memory", "256m"]
+    told = subprocess.run(
+        [*firkin, "image", "warm", *flags, "--format", "json", "busybox"], capture_output=True, text=True, timeout=120
+    )
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["image"].endswith("busybox:latest")
+    done = subprocess.run(
+        [*firkin, "run", "--warm", *flags, "busybox", "echo", "hi"], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.returncode) == ("hi\n", 0), done.stderr
+
+
+def test_streams_and_exit_codes_are_as_of_any_start(busybox_image: Image) -> None:
+    with Container.launch(
+        "busybox", ["sh", "-c", "cat; exit 7"], stdin=Stdio.PIPED, stdout=Stdio.PIPED, warm=True, **SHAPE
+    ) as container:
+        assert container.process.stdin is not None
+        assert container.process.stdout is not None
+        container.process.stdin.write(b"through")
+        container.process.stdin.close()
+        assert container.process.stdout.read_all() == b"through"
+        assert container.wait().code == 7
