@@ -229,6 +229,9 @@ class AsyncWarmPool(Closing):
                 _log.info("memory is short: a ready VM of %s is given up", self.image or self.snapshot)
                 await self._give_up(self._ready.pop())
             elif self._may_fill():
+                if self._ready and not self._waiting and self._ledger.busy:
+                    # Nobody waits for it, and others have work: one a look, so that it comes all the same.
+                    await asyncio.sleep(_LOOK)
                 await self._add()
                 self._looked.set()
                 continue
@@ -243,7 +246,7 @@ class AsyncWarmPool(Closing):
         if self._waiting:
             return not self._ledger.refusal(self._promise())
         wanted = len(self._ready) < self.size and not self._serving
-        return wanted and not (self._ledger.busy and self._ready) and not self._ledger.refusal(self._promise())
+        return wanted and not self._ledger.refusal(self._promise())
 
     async def _add(self) -> None:
         try:
