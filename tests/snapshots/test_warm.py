@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,15 @@ pytestmark = pytest.mark.vm
 # A shape of its own, so that no other test's warm image is in the way.
 SHAPE = {"cpus": 1, "memory": "256m"}
 IDENTITY = "hostname; cat /proc/sys/kernel/random/uuid; tail -n 1 /etc/hosts; echo $$"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_recipe(home: Path) -> Iterator[None]:
+    """A command of a run that was cut short is not to run in this one's."""
+    recipes = StateDirs.under(home).cache / "warm-recipes"
+    shutil.rmtree(recipes, ignore_errors=True)
+    yield
+    shutil.rmtree(recipes, ignore_errors=True)
 
 
 def folders(home: Path) -> list[Path]:

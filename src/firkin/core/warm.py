@@ -129,10 +129,9 @@ async def warm_image_async(
     chosen = container_options((), **options)
     async with AsyncExitStack() as stack:
         warmed = await prepare_warm(image, chosen, dirs or StateDirs.default(), progress, stack)
-        if tuple(run) != _recipe(warmed):
-            _remember(warmed, run)
-            shutil.rmtree(warmed.dirs.cache / "warm" / await _key(warmed), ignore_errors=True)
-        saved, made = await find_or_warm(warmed)
+        saved, made = await find_or_warm(warmed, tuple(run))
+        # Not before it has worked once.
+        _remember(warmed, run)
         with saved:
             return WarmInfo(str(warmed.image), saved.folder.name, tuple(run), made)
 
@@ -181,41 +180,48 @@ def lower_warm(image: Image, root: Path, options: ContainerOptions, dirs: StateD
     return WarmUp(image, options, prepared, dirs)
 
 
-async def find_or_warm(warmed: WarmUp) -> tuple[Saved, bool]:
-    """The warm image, opened, and whether it was made just now; while another process makes it, wait for that."""
+async def find_or_warm(warmed: WarmUp, command: tuple[str, ...] | None = None) -> tuple[Saved, bool]:
+    """The warm image, opened, and whether it was made just now; while another process makes it, wait for that.
+
+    `command` is what must have run first; unset: whatever ran in the one that is there.
+    """
     root = warmed.dirs.make("cache", "warm")
     key = await _key(warmed)
     folder = root / key
-    if (saved := await asyncio.to_thread(_open, folder)) is not None:
+    if (saved := await asyncio.to_thread(_open, folder, command)) is not None:
         return saved, False
     async with locked(root / f"{key}.lock"):
-        if (saved := await asyncio.to_thread(_open, folder)) is not None:
+        if (saved := await asyncio.to_thread(_open, folder, command)) is not None:
             return saved, False
         new = root / f".new-{key}"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         try:
-            await _build(warmed, new)
+            await _build(warmed, new, _recipe(warmed) if command is None else command)
             faults.point(_BUILT)
             new.rename(folder)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
         await asyncio.to_thread(_collect, root, key, warmed.image)
-    saved = _open(folder)
+    saved = _open(folder, command)
     if saved is None:
         raise StateError(f"the warm image {key} is gone as soon as it was made", hint="is the cache's disk full?")
     return saved, True
 
 
-def _open(folder: Path) -> Saved | None:
-    """None where there is none; one that was damaged is thrown away, it can be made again."""
+def _open(folder: Path, command: tuple[str, ...] | None) -> Saved | None:
+    """None where there is none; one that was damaged, or in which another command ran, is thrown away."""
     try:
         saved = open_saved(folder, boot_id=boot_id(), what=f"warm image {folder.name}")
     except NotFoundError:
         return None
     except StateError as error:
         _log.warning("%s; it is made again", error)
+        discard(folder)
+        return None
+    if command is not None and tuple(saved.document["command"]) != command:
+        saved.close()
         discard(folder)
         return None
     with suppress(FileNotFoundError):
@@ -238,8 +244,8 @@ async def _key(warmed: WarmUp) -> str:
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
 
 
-async def _build(warmed: WarmUp, folder: Path) -> None:
-    prepared, command = warmed.prepared, _recipe(warmed)
+async def _build(warmed: WarmUp, folder: Path, command: tuple[str, ...]) -> None:
+    prepared = warmed.prepared
     async with AsyncExitStack() as stack:
         own = stack.enter_context(VmFolder.claim(warmed.dirs, f"warm-{secrets.token_hex(6)}"))
         network = open_network(replace(warmed.options, publish=()), own.path, stack)
