@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _OPENED = faults.declare("network.opened", "the host's ports are taken, there is no VM yet")
 
-__all__ = ["ContainerNetwork", "lay_cable"]
+__all__ = ["ContainerNetwork", "lay_cable", "open_network"]
 
 REFUSED = "refused.jsonl"
 """The file in a VM's folder that has its refusals, one JSON line each."""
@@ -37,6 +37,14 @@ def lay_cable(options: ContainerOptions, stack: ExitStack) -> ContainerNetwork |
     The host's ports are taken here. Raises `StateError` for one that is in use.
     """
     return None if options.network == "none" else stack.enter_context(ContainerNetwork(options))
+
+
+def open_network(options: ContainerOptions, folder: Path, stack: AsyncExitStack) -> ContainerNetwork | None:
+    """As `lay_cable`, with what is behind it, at once."""
+    network = None if options.network == "none" else stack.enter_context(ContainerNetwork(options))
+    if network is not None:
+        network.open(folder)
+    return network
 
 
 def bind_all(publications: Iterable[PortPublication], undone: ExitStack) -> list[Bound]:

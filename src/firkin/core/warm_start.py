@@ -36,6 +36,8 @@ async def finish_warm(kind: type[_T], begun: Beginning, machine: Machine) -> _T:
         stack.enter_context(begun.take())
         saved, _ = await find_or_warm(warmed)
         stack.callback(saved.close)
+        if machine.network is not None:
+            machine.network.open(begun.folder.path)
         config = replace(joined(warmed, machine.network), disks=saved.disks())
         vm = await VirtualMachine.restore(config, saved, folder=begun.folder, dirs=begun.dirs)
         stack.push_async_callback(vm.aclose)
