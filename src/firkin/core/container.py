@@ -425,7 +425,7 @@ class AsyncContainer(Closing):
     async def relay_socket(self, relay: SocketRelay) -> None:
         """Relay a further Unix socket, as the option `sockets` does. Raises `InvalidInputError`, `AgentError`."""
         self._check_running()
-        await self._sockets.add(self.vm, self.id, relay)
+        await self._sockets.add(self.vm, self.guest_id, relay)
 
     async def stop_socket(self, relay: SocketRelay) -> None:
         """End a relay with its connections, and remove its socket. Raises `NotFoundError`, `AgentError`."""
@@ -442,7 +442,7 @@ class AsyncContainer(Closing):
         from firkin.core.copy.peer import GuestPeer
 
         self._check_running()
-        return GuestPeer(self.vm, self.id)
+        return GuestPeer(self.vm, self.guest_id)
 
     async def pause(self) -> None:
         """Stop the VM's processors; nothing inside runs until `resume`. Raises `StateError` where it is paused or

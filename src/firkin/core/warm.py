@@ -165,6 +165,7 @@ def lower_warm(image: Image, root: Path, options: ContainerOptions, dirs: StateD
         ("a writable layer", options.writable_layer),
         ("live shares, volumes or disks", [mount for mount in options.mounts if mount.kind in _OTHERS]),
         ("live shares", (*options.file_mounts, *options.virtiofs_shares)),
+        ("socket relays", options.sockets),
     ):
         if given:
             raise InvalidInputError(f"a warm image can't have {what}", value=given, hint="leave --warm out")
