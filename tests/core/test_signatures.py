@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from firkin.core.blocking import Container, Pipe, Process, run
+from firkin.core.blocking_pool import WarmPool
 from firkin.core.container import AsyncContainer
+from firkin.core.pool import AsyncWarmPool
 from firkin.core.process import AsyncProcess
 from firkin.core.run import run_async
 from firkin.vminitd.stream import Stream
@@ -22,6 +24,7 @@ ENGINE_ONLY = {
         "set_limits": "the control socket brings checked limits",
         "replace_policy": "the control socket brings a checked policy",
         "copy_peer": "the control socket copies by it",
+        "adopt": "what a restore brought along",
         "describe": "what the control socket answers to inspect",
         "dial_vsock": "streams are asyncio's",
         "listen_vsock": "streams are asyncio's",
@@ -33,8 +36,9 @@ ENGINE_ONLY = {
         "streams": "relays take them",
         "aclose": "the container's end does it",
     },
+    AsyncWarmPool: {"start": "entering the block does it", "aclose": "close"},
 }
-PAIRS = ((Container, AsyncContainer), (Process, AsyncProcess))
+PAIRS = ((Container, AsyncContainer), (Process, AsyncProcess), (WarmPool, AsyncWarmPool))
 
 
 def _parameters(function: Any) -> list[tuple[str, object, object]]:
