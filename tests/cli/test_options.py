@@ -117,6 +117,7 @@ FLAGS: list[tuple[tuple[str, ...], str, object]] = [
     (("--cpu-model", "max"), "cpu_model", "max"),
     (("--accel", "tcg"), "accel", "tcg"),
     (("--no-fork",), "fork", False),
+    (("--warm",), "warm", True),
 ]
 
 
