@@ -58,7 +58,7 @@ def tmux(tmp_path: Path, busybox_image: Image) -> Iterator[Tmux]:
 
 
 def test_a_shell_inside_looks_like_one(tmux: Tmux) -> None:
-    tmux.type("stty -g > before; cd /")
+    tmux.type("cd /")
     tmux.type(f"{RUN} run -it -e TERM busybox sh; echo left with $?")
     tmux.until("/ # ")
     tmux.type("stty size; echo term $TERM")
