@@ -2,7 +2,8 @@
 
 * `sh`: commands, of which none may fail.
 * `console`: a command a line that begins with `$ ` (`> ` goes on with it); the lines below are what it prints, where
-  `...` stands for anything. Only a command whose output is shown, or then its code by `echo $?`, may fail.
+  `...` stands for anything. Only a command that is shown to print an error of Firkin's, or whose code the
+  next line asks for by `echo $?`, may fail.
 * `python`: a program of its own.
 * `text` right behind a `sh` or `python` block: what that block prints.
 * `file=NAME` behind the language: the block is the content of that file, for the blocks that follow.
@@ -107,7 +108,8 @@ def _session(block: Block) -> Iterator[Step]:
     for number, line in enumerate([*block.text.splitlines(), "$ "], block.line + 1):
         if line.startswith("$ "):
             if command:
-                yield Step(begin, command, output or None, strict=not output and not line.startswith("$ echo $?"))
+                may_fail = output.startswith("firkin: ") or line.startswith("$ echo $?")
+                yield Step(begin, command, output or None, strict=not may_fail)
             command, output, begin = line[2:] + "\n", "", number
         elif line.startswith("> ") and not output:
             command += line[2:] + "\n"

@@ -109,7 +109,7 @@ def test_steps_of_a_page() -> None:
     found = list(steps(page))
     assert [(step.line, step.prints, step.strict) for step in found] == [
         (1, None, False),
-        (5, "b\n", False),
+        (5, "b\n", True),
         (8, None, True),
         (11, "c\n", True),
     ]
