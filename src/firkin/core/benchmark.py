@@ -39,10 +39,12 @@ class Figure:
 
     @property
     def median(self) -> float:
+        """The middle of the samples."""
         return statistics.median(self.samples)
 
     @property
     def p95(self) -> float:
+        """What 95% of the samples do not exceed."""
         return sorted(self.samples)[min(len(self.samples) - 1, int(len(self.samples) * 0.95))]
 
     def as_document(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class AsyncWarmPool(Closing):
 
     `options` are those of `AsyncContainer.launch` that shape the VM and the container; a lease adds the process's own.
     `dry_run` is what each VM of an image runs before it waits. Fewer than `size` stand ready while the ledger refuses
-    more, and under memory pressure those that do are given up one by one.
+    more, and under memory pressure those that do are given up one by one. Raises `InvalidInputError`.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class AsyncWarmPool(Closing):
 
         Of an image's pool it runs `command` with `options` of the process; of a snapshot's it goes on as it was saved,
         `options` are its streams. It is the caller's to close. Raises `FirkinTimeoutError`, `StateError` (the pool is
-        closed), and as `AsyncContainer.launch`.
+        closed), and as `AsyncContainer.launch`. Raises `InvalidInputError`.
         """
         if foreign := set(options) - (_OWN if self.image else {"stdin", "stdout", "stderr", "hostname"}):
             name = sorted(foreign)[0]

@@ -86,7 +86,7 @@ async def restore(
 
 
 async def fork(container: _T, count: int, names: Sequence[str] | None) -> list[_T]:
-    """See `AsyncContainer.fork`."""
+    """See `AsyncContainer.fork`. Raises `InvalidInputError`."""
     if not 1 <= count <= _MOST:
         raise InvalidInputError(f"{count} is no number of clones", value=count, hint=f"1 to {_MOST}")
     if names is not None and len(set(names)) != count:

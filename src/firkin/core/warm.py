@@ -184,7 +184,7 @@ def lower_warm(image: Image, root: Path, options: ContainerOptions, dirs: StateD
 async def find_or_warm(warmed: WarmUp, command: tuple[str, ...] | None = None) -> tuple[Saved, bool]:
     """The warm image, opened, and whether it was made just now; while another process makes it, wait for that.
 
-    `command` is what must have run first; unset: whatever ran in the one that is there.
+    `command` is what must have run first; unset: whatever ran in the one that is there. Raises `StateError`.
     """
     root = warmed.dirs.make("cache", "warm")
     key = await _key(warmed)
@@ -286,7 +286,7 @@ async def _run_first(vm: VirtualMachine, warmed: WarmUp, command: tuple[str, ...
 async def warm_up(vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *, parked: bool = False) -> int | None:
     """Run `command` in the warm root, in a container of its own, by the parked one where `parked` says so.
 
-    Its exit code; None: it has closed its output and goes on.
+    Its exit code; None: it has closed its output and goes on. Raises `FirkinTimeoutError`.
     """
     spec = _as_command(warmed.prepared.spec, command)
     rest = rest_of(spec) if parked else None

@@ -129,7 +129,10 @@ def _opened(above: int, name: bytes) -> int:
 
 
 def place(make: Callable[[bytes], None], folder: int, name: bytes) -> None:
-    """Let `make` make `name` in `folder`, in place of whatever is there in one step; a folder is never replaced."""
+    """Let `make` make `name` in `folder`, in place of whatever is there in one step; a folder is never replaced.
+
+    Raises `FirkinError`.
+    """
     try:
         make(name)
     except FileExistsError:

@@ -53,7 +53,10 @@ def pack_tree(source: str, name: bytes | None, put: Callable[[bytes], None], *, 
 
 
 def pack_content(content: bytes | BinaryIO, name: bytes, mode: int, put: Callable[[bytes], None]) -> CopyReport:
-    """Hand one file with `content` (from where a seekable file stands to its end) to `put`."""
+    """Hand one file with `content` (from where a seekable file stands to its end) to `put`.
+
+    Raises `InvalidInputError`.
+    """
     packer = _Packer(put)
     now = packer.now(mode)
     if isinstance(content, bytes):

@@ -36,10 +36,12 @@ class FileStat(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
+        """Whether it is a folder."""
         return stat.S_ISDIR(self.mode)
 
     @property
     def is_link(self) -> bool:
+        """Whether it is a symlink."""
         return stat.S_ISLNK(self.mode)
 
     @classmethod
@@ -61,7 +63,8 @@ class CopyPeer(Protocol):
     """What a copy asks of the other side. `link` is where the other side opens its streams."""
 
     @property
-    def link(self) -> Link: ...
+    def link(self) -> Link:
+        """The link that the streams of copies go over."""
 
     async def stat(self, path: str, *, follow: bool = False) -> FileStat:
         """Raises `AgentError` (ENOENT and others)."""
@@ -82,15 +85,19 @@ class GuestPeer:
 
     @property
     def link(self) -> Link:
+        """The link that the streams of copies go over."""
         return self._vm.link
 
     async def stat(self, path: str, *, follow: bool = False) -> FileStat:
+        """As `CopyPeer.stat`."""
         return FileStat.of(await self._vm.agent.stat(path, follow=follow, container=self._container))
 
     def copy_in(self, directory: str, port: int, options: InOptions) -> Awaitable[object]:
+        """As `CopyPeer.copy_in`."""
         return self._vm.agent.copy_in(directory, port, container=self._container, **options._asdict())
 
     def copy_out(self, path: str, port: int, *, follow: bool) -> Awaitable[object]:
+        """As `CopyPeer.copy_out`."""
         return self._vm.agent.copy_out(path, port, container=self._container, follow=follow)
 
 
@@ -102,9 +109,11 @@ class ControlPeer:
 
     @property
     def link(self) -> Link:
+        """The link that the streams of copies go over."""
         return self._client.link
 
     async def stat(self, path: str, *, follow: bool = False) -> FileStat:
+        """As `CopyPeer.stat`."""
         import json
 
         from firkin.vminitd._generated import control_pb2 as pb
@@ -112,6 +121,7 @@ class ControlPeer:
         return FileStat(**json.loads((await self._client.call(pb.StatFile(path=path, follow=follow))).json))
 
     def copy_in(self, directory: str, port: int, options: InOptions) -> Awaitable[object]:
+        """As `CopyPeer.copy_in`."""
         import json
 
         from firkin.vminitd._generated import control_pb2 as pb
@@ -120,6 +130,7 @@ class ControlPeer:
         return self._client.submit(pb.CopyIn(path=directory, port=port, options_json=options_json))
 
     def copy_out(self, path: str, port: int, *, follow: bool) -> Awaitable[object]:
+        """As `CopyPeer.copy_out`."""
         import json
 
         from firkin.vminitd._generated import control_pb2 as pb

@@ -40,7 +40,7 @@ def says_folder(path: str) -> bool:
 
 
 def guest_path(path: str) -> str:
-    """A path in the guest, absolute (from `/`) and without `.` and `..`."""
+    """A path in the guest, absolute (from `/`) and without `.` and `..`. Raises `InvalidInputError`."""
     if "\0" in path or not path:
         raise InvalidInputError(f"{path!r} is no path in a container", value=path)
     try:

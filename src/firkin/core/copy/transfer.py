@@ -38,7 +38,7 @@ async def put(
     progress: CopyProgress | None = None,
     **how: Unpack[PutHow],
 ) -> CopyReport:
-    """See `AsyncContainer.put`."""
+    """See `AsyncContainer.put`. Raises `InvalidInputError`."""
     given: dict[str, Any] = dict(how)
     follow = given.pop("follow", False)
     options = InOptions(**given)

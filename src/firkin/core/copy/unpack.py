@@ -64,7 +64,7 @@ def unpack(source: tar.Readable, at: HostPlace, bounds: CopyBounds, *, preserve_
 
 
 def unpack_content(source: tar.Readable, file: BinaryIO, bounds: CopyBounds) -> CopyReport:
-    """Write the content of the archive's one regular file to `file`."""
+    """Write the content of the archive's one regular file to `file`. Raises `InvalidInputError`."""
     with _reading(source, bounds) as archive:
         notes = Notes(entries=1)
         member = archive.first()
