@@ -15,7 +15,8 @@ _CAPACITY = 1 << 20
 class Readable(Protocol):
     """A layer: uncompressed tar, read once from front to back. `readinto` is used instead where it exists."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, none at the end."""
 
 
 class LayerStream:
