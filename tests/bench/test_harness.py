@@ -52,10 +52,12 @@ def test_turns_change_and_warm_rounds_do_not_count() -> None:
 
 def test_the_file_has_the_agreed_form(tmp_path: Path) -> None:
     path = tmp_path / "results" / "latest.json"
-    write(path, {"cpu": "x"}, [Result.of("boot_ms", [1.0, 2.0, 3.0], target=5.0)])
+    boot = Benchmark("cold_boot", 3, lambda rounds: Result.of("boot_ms", [1.0, 2.0, 3.0], target=5.0))
+    write(path, {"cpu": "x"}, run(boot))
+    figures = {"n": 3, "median": 2.0, "p95": 3.0, "peer": None, "ratio": None}
     assert json.loads(path.read_text()) == {
         "machine": {"cpu": "x"},
-        "results": [{"name": "boot_ms", "unit": "ms", "n": 3, "median": 2.0, "p95": 3.0, "peer": None, "ratio": None}],
+        "results": [{"name": "boot_ms", "unit": "ms", **figures, "bench": "cold_boot"}],
     }
     assert [entry.name for entry in path.parent.iterdir()] == ["latest.json"]
 

@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ import pytest
 
 import firkin
 import firkin.errors
+from bench.harness import Result
 from firkin.cli.main import cli
 from tests.docs.blocks import ROOT
 
@@ -35,12 +37,27 @@ def test_the_rows_stand_as_the_tree_does() -> None:
             assert cell.count("–") == len(above), kind
 
 
+def _document(**figures: float) -> dict[str, object]:
+    """What a run of one benchmark writes."""
+    rows = [replace(Result.of(name, [value], unit="ms"), bench="some") for name, value in figures.items()]
+    return {"machine": {"cores": 2}, "results": [row.document() for row in rows]}
+
+
+def test_figures_are_those_that_were_measured() -> None:
+    """A figure without a peer has empty cells; one that was measured again stands with its new value."""
+    text = figures.table([_document(a_ms=1.5, b_ms=12345.6), _document(a_ms=2.5)])
+    assert text.splitlines()[0] == "Measured on cores: 2."
+    assert text.splitlines()[4:] == [
+        "| `a_ms` | 2.5 ms | 2.5 ms | 1 |  |  | `python -m bench some` |",
+        "| `b_ms` | 12346 ms | 12346 ms | 1 |  |  | `python -m bench some` |",
+    ]
+
+
 def test_figures_stand_between_their_marks() -> None:
-    row = {"name": "a_ms", "unit": "ms", "n": 3, "median": 1.5, "p95": 2.0, "peer": None, "ratio": None, "bench": "a"}
-    text = figures.table({"machine": {"cores": 2}, "results": [row]})
-    assert "| `a_ms` | 1.5 ms | 2 ms | 3 |  |  | `python -m bench a` |" in text
     page = f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n"
     assert figures.put(page, "new") == f"before\n{figures.BEGIN}\nnew\n{figures.END}\nafter\n"
+    with pytest.raises(SystemExit, match="marks"):
+        figures.put("no marks", "new")
 
 
 def test_every_figure_of_the_page_is_printed_by_a_benchmark_that_there_is() -> None:

@@ -23,10 +23,9 @@ __all__ = ["WarmPool", "warm_image"]
 class WarmPool:
     """As `AsyncWarmPool`. A context manager.
 
-    >>> with WarmPool("busybox", size=2) as pool:  # doctest: +SKIP
-    ...     with pool.lease(["echo", "hi"], stdout=Stdio.PIPED) as container:
-    ...         container.process.stdout.read()
-    b'hi\\n'
+    >>> with firkin.WarmPool("busybox", size=1) as pool, pool.lease(["sleep", "60"]) as box:
+    ...     box.run(["echo", "hi"], text=True).stdout
+    'hi\\n'
     """
 
     def __init__(
