@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -24,6 +23,7 @@ def command(image: str, rounds: int, no_cold: bool, form: str, html: str | None)
     firkin bench
     firkin bench --rounds 30 --html bench.html debian
     """
+    from firkin.cli._loop import drive
     from firkin.core.benchmark import Figure, measure
 
     def told(figure: Figure) -> None:
@@ -31,7 +31,7 @@ def command(image: str, rounds: int, no_cold: bool, form: str, html: str | None)
             spread = f"p95 {figure.p95:.1f}" if len(figure.samples) > 1 else ""
             click.echo(f"{figure.name:<10}{figure.median:>10.1f} {figure.unit:<4} {spread:<14} {figure.what}")
 
-    report = asyncio.run(measure(image, rounds, cold=not no_cold, told=told))
+    report = drive(measure(image, rounds, cold=not no_cold, told=told))
     if html is not None:
         from firkin.cli._bench_page import page
 

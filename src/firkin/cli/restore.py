@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 
 import click
@@ -25,11 +24,13 @@ def command(snapshot: str, number: int, name: str | None, hostname: str | None, 
     firkin restore before-upgrade
     firkin restore -n 10 --name worker before-upgrade
     """
+    from firkin.cli._loop import drive
+
     if number == 1:
-        return asyncio.run(_one(snapshot, name, hostname, interactive))
+        return drive(_one(snapshot, name, hostname, interactive))
     if hostname is not None or interactive:
         raise click.UsageError("--hostname and --interactive are for a single clone")
-    return asyncio.run(_several(snapshot, number, name))
+    return drive(_several(snapshot, number, name))
 
 
 async def _one(snapshot: str, name: str | None, hostname: str | None, interactive: bool) -> int:
@@ -51,6 +52,8 @@ async def _one(snapshot: str, name: str | None, hostname: str | None, interactiv
 
 
 async def _several(snapshot: str, number: int, name: str | None) -> int:
+    import asyncio
+
     from firkin.core.container import AsyncContainer
 
     async with AsyncExitStack() as stack:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -34,7 +33,9 @@ def command() -> None:
 @FORMAT
 def create(container: str, name: str, stop: bool, form: str) -> None:
     """Save the live CONTAINER as NAME; it goes on, unless --stop."""
-    report = asyncio.run(_create(container, name, stop))
+    from firkin.cli._loop import drive
+
+    report = drive(_create(container, name, stop))
     if form == "json":
         click.echo(json.dumps(report))
         return

@@ -16,7 +16,7 @@ from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.launch import Boot, Launched, Restore, launch
 from firkin.vmm.process import QemuProcess, tail
-from firkin.vmm.share_ports import plug
+from firkin.vmm.share_plug import plug
 from firkin.vmm.timings import Timings
 
 __all__ = ["BOOT_LIMIT", "Running", "cold_boot", "is_transient_boot_failure", "restore"]
