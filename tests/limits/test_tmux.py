@@ -70,11 +70,15 @@ def test_a_shell_inside_looks_like_one(tmux: Tmux) -> None:
     # Editing on the inside's line: the keys arrive one by one.
     tmux.press("e", "c", "h", "o", "Space", "w", "r", "o", "BSpace", "Left", "Right", "o", "n", "g", "Enter")
     tmux.until("wrong", count=2)
-    tmux.type("sleep 300")
+    # A shell's interrupt key works on a program once that is in the foreground: until then it is the line editor's, or
+    # the shell's own, on any terminal. So what is interrupted says that it runs.
+    tmux.type("sh -c 'echo run''ning; exec sleep 300'")
+    tmux.until("running")
     tmux.press("C-c")
     tmux.type("echo after $?")
     tmux.until("after 130")
-    tmux.type("sleep 301")
+    tmux.type("sh -c 'echo stopp''able; exec sleep 301'")
+    tmux.until("stoppable")
     tmux.press("C-z")
     tmux.until("Stopped")
     tmux.type("kill %1; fg; exit 3")
