@@ -20,6 +20,7 @@ from hypothesis import settings
 
 from firkin.oci import Image, ImageStore
 from firkin.types.state import StateDirs
+from firkin.vmm.folder import live
 from tests.leftovers import Found, of_marks, since, snapshot
 
 # How long an example may take says nothing on a machine that others use too.
@@ -37,15 +38,23 @@ _scratch = pytest.StashKey[Path]()
 _lock = pytest.StashKey[int]()
 
 
-def _sweep(folder: Path) -> None:
-    """Remove homes below `folder` whose worker is dead: the lock of each is held for as long as its worker lives."""
+def sweep(folder: Path) -> None:
+    """Remove homes below `folder` whose worker is dead: the lock of each is held for as long as its worker lives.
+
+    With each go its scratch folder and the host's control groups of the VMs of both. One whose VM still lives (its
+    owner in the background, or its helpers, being killed just now) is left for the next sweep.
+    """
     for home in folder.glob("worker-*"):
         with (home / "lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue
-            shutil.rmtree(home, ignore_errors=True)
+            scratch = (home / "scratch").resolve()
+            states = [home, *(run.parent for run in scratch.rglob("run") if (run / "vm").is_dir())]
+            if not any(live(StateDirs.under(state)) for state in states):
+                shutil.rmtree(scratch, ignore_errors=True)
+                shutil.rmtree(home, ignore_errors=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     SHARED.mkdir(parents=True, exist_ok=True)
     with (SHARED / "sweep.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        _sweep(SHARED)
+        sweep(SHARED)
         worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         home = Path(tempfile.mkdtemp(prefix=f"worker-{worker}-", dir=SHARED))
         descriptor = os.open(home / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -63,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
         (home / name).symlink_to(SHARED / name)
     # Short, since the path of a Unix socket below it must fit into 108 bytes.
     scratch = Path(tempfile.mkdtemp(prefix="fkt-"))
+    (home / "scratch").symlink_to(scratch)
     config.stash[_home], config.stash[_scratch], config.stash[_lock] = home, scratch, descriptor
     os.environ["FIRKIN_HOME"] = str(home)
     os.environ["TMPDIR"] = str(scratch)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from firkin.vmm.cgroup import find_places
 from tests import leftovers
+from tests.conftest import sweep
 from tests.leftovers import Found, of_marks, since, snapshot
 
 
@@ -184,3 +186,38 @@ def test_the_check_imports_nothing_of_firkin() -> None:
     folder = str(Path(leftovers.__file__).parent)
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, folder], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+KILLED_WORKER = """
+import fcntl, os, subprocess, sys
+from pathlib import Path
+from firkin.types.state import StateDirs
+from firkin.vmm.folder import VmFolder
+from firkin.vmm.spawn import spawn
+home = Path(sys.argv[1])
+lock = (home / "lock").open("w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+for state in (home, home / "scratch/test_x/home"):
+    folder = VmFolder.claim(StateDirs.under(state), "theirs")
+    spawn(["sleep", "600"], cage=folder.cage, stderr=subprocess.DEVNULL)
+    print(*folder.cage.groups, sep="\\n", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    home, scratch = tmp_path / "all/worker-gw0-x", tmp_path / "fkt-x"
+    home.mkdir(parents=True)
+    scratch.mkdir()
+    (home / "scratch").symlink_to(scratch)
+    command = [sys.executable, "-c", KILLED_WORKER, str(home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout
+        groups = [Path(worker.stdout.readline().strip()) for _ in range(2 * len(find_places()))]
+        sweep(home.parent)
+        assert (home.is_dir(), scratch.is_dir()) == (True, True)
+        assert all(group.is_dir() for group in groups)
+        worker.kill()
+    sweep(home.parent)
+    assert (home.exists(), scratch.exists()) == (False, False)
+    assert not any(group.exists() for group in groups)
