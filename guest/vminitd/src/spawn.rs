@@ -152,6 +152,8 @@ impl SyncSocket {
         let count = match recvmsg(&self.fd, &mut [IoSliceMut::new(&mut buffer)], &mut control, flags) {
             Ok(message) => message.bytes,
             Err(Errno::AGAIN | Errno::INTR) => return None,
+            // It ended before it read our GO. The kernel says that once, and before what vmexec had to say.
+            Err(Errno::CONNRESET) => return self.receive(),
             Err(_) => 0,
         };
         let master = control.drain().find_map(|message| match message {
@@ -192,6 +194,18 @@ mod tests {
         let failed = parse(br#"E{"stage":"exec","errno":2,"message":"no such program","exit_code":127}"#, false);
         let failure = Failure { stage: "exec".into(), errno: 2, message: "no such program".into(), exit_code: 127 };
         assert_eq!(failed, Report::Failed(failure));
+    }
+
+    #[test]
+    fn a_failure_is_told_although_go_was_not_read() {
+        let (fd, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let socket = SyncSocket { fd, process: 0 };
+        socket.go().unwrap();
+        send(&theirs, br#"E{"stage":"user","errno":2,"message":"who?"}"#, SendFlags::NOSIGNAL).unwrap();
+        drop(theirs);
+        let failure = Failure { stage: "user".into(), errno: 2, message: "who?".into(), exit_code: 0 };
+        assert_eq!(socket.receive().map(|(report, _)| report), Some(Report::Failed(failure)));
+        assert_eq!(socket.receive().map(|(report, _)| report), Some(Report::Closed));
     }
 
     #[test]

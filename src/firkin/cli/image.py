@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from firkin.cli._image_files import list_files, printable, write_file
-from firkin.cli.output import FORMAT, print_rows, render
+from firkin.cli.output import DOCUMENTS, FORMAT, print_documents, print_one, print_rows
 
 if TYPE_CHECKING:
     from firkin.oci import Image, ImageStore
@@ -46,12 +46,6 @@ def _parsed(platform: str | None) -> Platform | None:
     from firkin.types.platform import Platform
 
     return Platform.parse(platform) if platform else None
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=2))
 
 
 def _size(count: int) -> str:
@@ -186,28 +180,27 @@ def prune(everything: bool, form: str) -> None:
     \b
     firkin image prune --all
     """
-    report = _store().prune(everything=everything)
-    if form != "table":
-        import dataclasses
+    import dataclasses
 
-        click.echo(render("{{json .}}" if form == "json" else form, dataclasses.asdict(report)))
-        return
-    for name in report.images:
-        click.echo(name)
-    click.echo(f"{report.blobs} blobs, {report.rootfs} root filesystems, {_size(report.bytes)} freed")
+    report = _store().prune(everything=everything)
+    freed = f"{report.blobs} blobs, {report.rootfs} root filesystems, {_size(report.bytes)} freed"
+    print_one(dataclasses.asdict(report), form, "\n".join((*report.images, freed)))
 
 
 @command.command()
 @_platform
+@DOCUMENTS
 @click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
-def inspect(platform: str | None, references: tuple[str, ...]) -> None:
+def inspect(platform: str | None, form: str, references: tuple[str, ...]) -> None:
     """Print all that is known of images, as JSON.
 
     \b
     firkin image inspect debian
+    firkin image inspect --format '{{.digest}}' debian
     """
     store = _store()
-    _print_json([_described(store, store.resolve(reference, _parsed(platform))) for reference in references])
+    images = [store.resolve(reference, _parsed(platform)) for reference in references]
+    print_documents([_described(store, image) for image in images], form)
 
 
 def _described(store: ImageStore, image: Image) -> dict[str, Any]:

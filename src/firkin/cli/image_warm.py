@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any
 
 import click
 
 from firkin.cli.options import container_flags, inputs_from
+from firkin.cli.output import FORMAT, print_one
+from firkin.errors import InvalidInputError
 
 __all__ = ["command"]
 
@@ -16,7 +17,7 @@ __all__ = ["command"]
 @click.command("warm", context_settings={"allow_interspersed_args": False})
 @container_flags
 @click.option("--run", "words", metavar="COMMAND", help="Run this first, to its end or until it closes its output.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
+@FORMAT
 @click.argument("image")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def command(image: str, words: str | None, args: tuple[str, ...], form: str, **flags: Any) -> None:
@@ -34,8 +35,12 @@ def command(image: str, words: str | None, args: tuple[str, ...], form: str, **f
     inputs = inputs_from(flags)
     for stream in ("stdin", "stdout", "stderr"):
         inputs.pop(stream, None)  # type: ignore[misc]
-    made = warm_image(image, [*shlex.split(words or ""), *args], **inputs)
-    if form == "json":
-        click.echo(json.dumps({"image": made.image, "key": made.key, "command": made.command, "made": made.made}))
-    else:
-        click.echo(f"{made.image}  {made.key}  {'made' if made.made else 'was there'}")
+    try:
+        first = shlex.split(words or "")
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{words!r} is not a command: {error}", value=words, hint="close what is quoted"
+        ) from error
+    made = warm_image(image, [*first, *args], **inputs)
+    document = {"image": made.image, "key": made.key, "command": made.command, "made": made.made}
+    print_one(document, form, f"{made.image}  {made.key}  {'made' if made.made else 'was there'}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import itertools
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -143,7 +145,8 @@ def _explained(error: click.UsageError) -> str:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command line `argv` and return the exit code."""
-    verbose = any(arg in ("-v", "-vv", "--verbose") for arg in argv[:3])
+    own = itertools.takewhile(lambda word: word.startswith("-"), argv)
+    verbose = any(word == "--verbose" or re.fullmatch("-v+", word) for word in own)
     try:
         code = cli.main(args=list(argv), prog_name="firkin", standalone_mode=False)
     except FirkinError as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from firkin.cli.output import FORMAT, print_rows
+from firkin.cli.output import DOCUMENTS, FORMAT, print_documents, print_one, print_rows
 
 __all__ = ["command"]
 
@@ -32,14 +31,17 @@ def command() -> None:
 @click.option("--stop", is_flag=True, help="Stop the container once it is saved.")
 @FORMAT
 def create(container: str, name: str, stop: bool, form: str) -> None:
-    """Save the live CONTAINER as NAME; it goes on, unless --stop."""
+    """Save the live CONTAINER as NAME; it goes on, unless --stop.
+
+    \b
+    firkin snapshot create web before-upgrade
+    """
     from firkin.cli._loop import drive
 
     report = drive(_create(container, name, stop))
-    if form == "json":
-        click.echo(json.dumps(report))
+    print_one(report, form, name)
+    if form != "table":
         return
-    click.echo(name)
     for disk in report["disks"]:
         click.echo(f"  {disk['file']}: {disk['method']}, {disk['bytes']} bytes, {disk['seconds']:.3f} s", err=True)
     click.echo(f"  it stood still for {report['paused'] * 1e3:.0f} ms of {report['seconds'] * 1e3:.0f}", err=True)
@@ -58,33 +60,46 @@ async def _create(container: str, name: str, stop: bool) -> dict[str, Any]:
 @FORMAT
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
 def ls(form: str, quiet: bool) -> None:
-    """List the snapshots."""
+    """List the snapshots.
+
+    \b
+    firkin snapshot ls
+    firkin snapshot ls --format '{{.name}} {{.bytes}}'
+    """
     from firkin.types import Size
 
     found = list(_snapshots())
     if quiet:
         for info in found:
             click.echo(info.name)
-    elif form == "json":
-        print_rows([info.as_document() for info in found], _COLUMNS, form)
-    else:
-        sizes = [{"size": str(Size(info.bytes)), "memory": str(Size(info.memory))} for info in found]
-        rows = [info.as_document() | size for info, size in zip(found, sizes, strict=True)]
-        print_rows([row | {"created": row["created"][:19]} for row in rows], _COLUMNS, form)
+        return
+    documents = [info.as_document() for info in found]
+    sizes = [{"size": str(Size(info.bytes)), "memory": str(Size(info.memory))} for info in found]
+    rows = [row | size | {"created": row["created"][:19]} for row, size in zip(documents, sizes, strict=True)]
+    print_rows(rows, _COLUMNS, form, documents)
 
 
 @command.command("inspect")
+@DOCUMENTS
 @click.argument("names", nargs=-1, required=True)
-def inspect(names: tuple[str, ...]) -> None:
-    """Print what snapshots need and hold, as JSON."""
+def inspect(names: tuple[str, ...], form: str) -> None:
+    """Print what snapshots need and hold, as JSON.
+
+    \b
+    firkin snapshot inspect before-upgrade
+    """
     snapshots = _snapshots()
-    click.echo(json.dumps([snapshots.info(name).as_document() for name in names], indent=2))
+    print_documents([snapshots.info(name).as_document() for name in names], form)
 
 
 @command.command("rm")
 @click.argument("names", nargs=-1, required=True)
 def rm(names: tuple[str, ...]) -> None:
-    """Remove snapshots. Clones of them run on."""
+    """Remove snapshots. Clones of them run on.
+
+    \b
+    firkin snapshot rm before-upgrade
+    """
     snapshots = _snapshots()
     for name in names:
         snapshots.remove(name)
@@ -102,7 +117,12 @@ def _snapshots() -> Any:
 @click.argument("name")
 @click.option("-o", "--output", metavar="FILE", help="Where to (default: NAME.firkin); - for standard output.")
 def export_(name: str, output: str | None) -> None:
-    """Write a snapshot as one file, for another host like this one."""
+    """Write a snapshot as one file, for another host like this one.
+
+    \b
+    firkin snapshot export before-upgrade
+    firkin snapshot export -o - before-upgrade | gzip > before-upgrade.gz
+    """
     from firkin.core.portable import export_snapshot
     from firkin.types.state import StateDirs
 
@@ -115,12 +135,17 @@ def export_(name: str, output: str | None) -> None:
 
 
 @command.command("import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file")
 @click.argument("name")
-def import_(file: Any, name: str) -> None:
-    """Read FILE (- for standard input) and keep the snapshot in it as NAME, once all of it is verified."""
+def import_(file: str, name: str) -> None:
+    """Read FILE (- for standard input) and keep the snapshot in it as NAME, once all of it is verified.
+
+    \b
+    firkin snapshot import before-upgrade.firkin before-upgrade
+    """
     from firkin.core.portable import import_snapshot
     from firkin.types.state import StateDirs
 
-    import_snapshot(file, name, StateDirs.default())
+    with sys.stdin.buffer if file == "-" else Path(file).open("rb") as source:
+        import_snapshot(source, name, StateDirs.default())
     click.echo(name)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 
 import click
 
 from firkin import __version__
+from firkin.cli.output import FORMAT, print_one
 
 __all__ = ["command"]
 
 
 @click.command("version")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print it.")
+@FORMAT
 def command(form: str) -> None:
     """Print the version of Firkin and of what runs it.
 
     \b
-    firkin version --format json
+    firkin version --format '{{.firkin}}'
     """
     facts = {
         "firkin": __version__,
@@ -27,8 +27,4 @@ def command(form: str) -> None:
         "platform": sys.platform,
         "machine": platform.machine(),
     }
-    if form == "json":
-        click.echo(json.dumps(facts))
-    else:
-        for name, value in facts.items():
-            click.echo(f"{name:<10}{value}")
+    print_one(facts, form, "\n".join(f"{name:<10}{value}" for name, value in facts.items()))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from firkin.cli.output import FORMAT, print_rows
+from firkin.cli.output import DOCUMENTS, FORMAT, print_documents, print_rows
 from firkin.errors import FirkinError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -71,16 +70,18 @@ def ls(form: str, quiet: bool, wanted: tuple[str, ...]) -> None:
 
 
 @command.command("inspect")
+@DOCUMENTS
 @click.argument("names", nargs=-1, required=True)
-def inspect(names: tuple[str, ...]) -> None:
+def inspect(names: tuple[str, ...], form: str) -> None:
     """Print all about volumes as JSON.
 
     \b
     firkin volume inspect data
+    firkin volume inspect --format '{{.bytes}}' data
     """
     from firkin.core.volumes import Volume
 
-    click.echo(json.dumps([Volume.get(name).as_document() for name in names], indent=2))
+    print_documents([Volume.get(name).as_document() for name in names], form)
 
 
 @command.command("rm")
