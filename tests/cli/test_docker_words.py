@@ -11,6 +11,7 @@ from firkin.cli._words import about_command, about_option
 from firkin.cli.main import cli, run
 from firkin.cli.run import command as run_command
 from firkin.core.option_inputs import container_options
+from firkin.oci import Image
 from tests.cli.test_options import options
 
 # `docker run --help` and `docker exec --help` of Docker 28, without what is for Windows only.
@@ -57,12 +58,17 @@ def test_every_command_of_docker_is_served_or_refused_with_a_reason(name: str) -
     [
         (["run", "--gpus", "all", "busybox"], "firkin: --gpus means nothing here: a VM under Firkin has no GPU\n"),
         (["run", "-P", "busybox"], "firkin: -P means nothing here: say which: --publish\n"),
+        (["ps", "-c"], "firkin: No such option '-c'."),
+        (["image", "warm", "busybox", "--run", "it's"], 'firkin: "it\'s" is not a command: No closing quotation'),
+        (["image", "save", "-o", "/no/such/x", "busybox"], "firkin: can't save the image to /no/such/x: No such file"),
         (["run", "--no-such", "x"], "firkin: No such option"),
         (["create", "busybox"], "firkin: there is no command 'create': a container lives as long as"),
         (["nosuch"], "firkin: No such command 'nosuch'."),
     ],
 )
-def test_the_reason_is_one_line(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reason_is_one_line(
+    args: list[str], said: str, busybox_image: Image, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(args) == 125
     error = capsys.readouterr().err
     assert error.startswith(said)

@@ -66,7 +66,7 @@ def test_what_is_json_takes_a_template(home: Path, command: str, capsys: pytest.
     assert "'table' is neither json nor a template as '{{.id}} {{.image}}'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["ps", "image ls", "images", "volume ls", "snapshot ls"])
+@pytest.mark.parametrize("command", ["ps", "ps -a", "image ls", "images", "volume ls", "snapshot ls"])
 def test_every_list_can_be_quiet(fresh_home: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command.split(), "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")

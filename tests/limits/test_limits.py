@@ -137,8 +137,8 @@ def test_a_first_process_that_takes_the_whole_vm_is_killed_for_memory(busybox_im
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"pids_limit": 0}, {"cpus": 0}, {"cpus": math.nan}, {"cpus": -2}, {"memory": 0}, {"memory": "x"},
-              {"memory_high": -5}]
+    "wrong", [{"pids_limit": 0}, {"cpus": 0}, {"cpus": math.nan}, {"cpus": -2}, {"memory": 0}, {"memory": "5m"},
+              {"memory": "x"}, {"memory_high": -5}]
 )  # fmt: skip
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError):

@@ -69,14 +69,14 @@ _OPTIONS = {
     "--ipc": _KERNEL,
     "--isolation": "every container is a VM",
     "--kernel-memory": _CGROUP,
-    "--link": "containers of one network reach one another by name",
+    "--link": "containers do not reach one another: publish a port with -p",
     "--link-local-ip": "addresses are given by the network",
     "--log-driver": _LOGS,
     "--log-opt": _LOGS,
     "--memory-reservation": "a VM takes memory as it is used; firkin update --memory-high slows a container down",
     "--memory-swap": "a VM has no swap: --memory",
     "--memory-swappiness": "a VM has no swap: --memory",
-    "--network-alias": "a container's name is its alias: --name, --hostname",
+    "--network-alias": "containers do not reach one another: publish a port with -p",
     "--no-healthcheck": _HEALTH,
     "--oom-kill-disable": "without memory a VM stands still: --memory",
     "--pid": _KERNEL,
@@ -98,6 +98,6 @@ def about_command(name: str) -> str:
     return _COMMANDS.get(name, "")
 
 
-def about_option(name: str) -> str:
-    """The same of an option, by its long name or Docker's letter for it."""
-    return _OPTIONS.get(_SHORT.get(name, name), "")
+def about_option(name: str, command: str = "run") -> str:
+    """The same of an option of `docker run`, by its long name or Docker's letter for it."""
+    return _OPTIONS.get(_SHORT.get(name, name), "") if command == "run" else ""

@@ -14,17 +14,16 @@ from firkin.errors import InvalidInputError
 __all__ = ["command"]
 
 
-@click.command("warm", context_settings={"allow_interspersed_args": False})
+@click.command("warm")
 @container_flags
 @click.option("--run", "words", metavar="COMMAND", help="Run this first, to its end or until it closes its output.")
 @FORMAT
 @click.argument("image")
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
-def command(image: str, words: str | None, args: tuple[str, ...], form: str, **flags: Any) -> None:
+def command(image: str, words: str | None, form: str, **flags: Any) -> None:
     """Save a VM that has IMAGE mounted, for `firkin run --warm` with the same options.
 
-    The command after --run, or its further words after IMAGE, runs first: an interpreter that is loaded, a server that
-    listens. It is remembered, for when the image changes and its warm image has to be made again.
+    The command after --run runs first: an interpreter that is loaded, a server that listens. It is remembered, for
+    when the image changes and its warm image has to be made again.
 
     \b
     firkin image warm debian-python --run "python3 -c 'import json'"
@@ -41,6 +40,6 @@ def command(image: str, words: str | None, args: tuple[str, ...], form: str, **f
         raise InvalidInputError(
             f"{words!r} is not a command: {error}", value=words, hint="close what is quoted"
         ) from error
-    made = warm_image(image, [*first, *args], **inputs)
+    made = warm_image(image, first, **inputs)
     document = {"image": made.image, "key": made.key, "command": made.command, "made": made.made}
     print_one(document, form, f"{made.image}  {made.key}  {'made' if made.made else 'was there'}")

@@ -137,7 +137,7 @@ def _explained(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption):
         from firkin.cli._words import about_option
 
-        if words := about_option(error.option_name):
+        if words := about_option(error.option_name, "" if error.ctx is None else error.ctx.info_name or ""):
             return f"{error.option_name} means nothing here: {words}"
     where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
     return f"{error.format_message()}{where}"

@@ -17,7 +17,8 @@ _COLUMNS = {"id": "NAME", "image": "IMAGE", "command": "COMMAND", "age": "AGE", 
 @click.command("ps")
 @FORMAT
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-def command(form: str, quiet: bool) -> None:
+@click.option("-a", "--all", "_everything", is_flag=True, help="The same list: what has ended is gone.")
+def command(form: str, quiet: bool, _everything: bool) -> None:
     """List the live containers.
 
     \b

@@ -16,6 +16,8 @@ __all__ = ["Limits"]
 _CPU_PERIOD_US = 100_000
 # The kernel refuses a quota below a millisecond (cpu.max, cgroup-v2.rst).
 _LEAST_CPUS = 0.01
+# Docker's: with less, whatever runs is killed at once.
+_LEAST_MEMORY = 6 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +109,6 @@ def _bytes(what: str, given: Size | int | str | None) -> int | None:
     size = int(Size.parse(given) if isinstance(given, str) else Size(given))
     if size < 1:
         raise InvalidInputError(f"{what} of {size} bytes allows none", value=given)
+    if what == "memory" and size < _LEAST_MEMORY:
+        raise InvalidInputError(f"no process lives in {Size(size)} of memory", value=given, hint="at least 6 MiB")
     return size

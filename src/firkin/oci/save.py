@@ -119,7 +119,8 @@ def save(
         else:
             _save_tar(content, chosen, destination, form, limits)
     except OSError as error:
-        raise ImageError(f"can't save the image: {error.strerror or error}") from error
+        where = destination if isinstance(destination, Path) else "the output"
+        raise ImageError(f"can't save the image to {where}: {error.strerror or error}") from error
 
 
 def _target(
