@@ -248,6 +248,14 @@ def test_the_version_has_one_source() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc|\.dev)\d+)?", firkin.__version__)
 
 
+def test_every_scenario_but_those_of_pods_is_a_test() -> None:
+    folder = ROOT / "tests" / "scenarios"
+    lines = [line for line in (folder / "titles.txt").read_text().splitlines() if line and not line.startswith("#")]
+    texts = "\n".join(path.read_text() for path in folder.glob("test_*.py"))
+    titles = [line.partition(": ")[2] for line in lines if not line.startswith("pod: ")]
+    assert [title for title in titles if f'scenario("{title}")' not in texts] == []
+
+
 def test_the_guest_bears_the_same_version() -> None:
     workspace = tomllib.loads((ROOT / "guest" / "Cargo.toml").read_text())["workspace"]["package"]
     assert firkin.__version__.startswith(workspace["version"])

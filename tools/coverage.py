@@ -21,9 +21,9 @@ LIMIT = 90.0
 WORST = 8
 
 
-def coverage(*arguments: str) -> int:
-    """Run coverage.py with the settings of pyproject.toml."""
-    environment = {**os.environ, "COVERAGE_FILE": str(FOLDER / "data")}
+def coverage(file: str, *arguments: str) -> int:
+    """Run coverage.py with the settings of pyproject.toml, for the data in `file`."""
+    environment = {**os.environ, "COVERAGE_FILE": str(FOLDER / file)}
     return subprocess.run([sys.executable, "-m", "coverage", *arguments], cwd=ROOT, env=environment).returncode
 
 
@@ -31,7 +31,7 @@ def measure(arguments: list[str]) -> int:
     """Run the tests; pytest's exit status."""
     everything = ["-n", "2", "--dist", "worksteal", "-m", "not soak", "-q"]
     # A traced program is slower, and limits of single tests are set for one that is not.
-    return coverage("run", "-m", "pytest", "--timeout", "900", *(arguments or everything))
+    return coverage("data", "run", "-m", "pytest", "--timeout", "900", *(arguments or everything))
 
 
 def covered(files: dict[str, Any], package: str) -> tuple[float, float, list[tuple[float, str]]]:
@@ -49,9 +49,10 @@ def covered(files: dict[str, Any], package: str) -> tuple[float, float, list[tup
 
 def report() -> int:
     """Combine what all processes left and print it; 1 where a package has too little."""
-    coverage("combine", "--quiet", "--keep")
-    coverage("html", "--quiet", "--directory", str(FOLDER / "html"))
-    coverage("json", "--quiet", "-o", str(FOLDER / "report.json"))
+    # A file of its own: what makes reports of the data takes the processes' files away once it has joined them.
+    coverage("all", "combine", "--quiet", "--keep", *map(str, FOLDER.glob("data.*")))
+    coverage("all", "html", "--quiet", "--directory", str(FOLDER / "html"))
+    coverage("all", "json", "--quiet", "-o", str(FOLDER / "report.json"))
     files = json.loads((FOLDER / "report.json").read_text())["files"]
     low = False
     for package in PACKAGES:

@@ -53,7 +53,7 @@ def test_the_metadata_says_what_the_source_does(wheel: Path) -> None:
     assert (metadata["Name"], metadata["Version"]) == ("firkin", firkin.__version__)
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert "firkin = firkin.cli:main" in scripts
+    assert "firkin = firkin.__main__:main" in scripts
     assert {f"py3-none-manylinux_2_17_{MACHINE}", f"py3-none-musllinux_1_1_{MACHINE}"} <= set(tags)
     assert f"/{wheel.name}".endswith(f"manylinux_2_17_{MACHINE}.musllinux_1_1_{MACHINE}.whl")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import firkin
+from firkin.core.name_service import HostsEntry
 from firkin.oci import Image
 
 pytestmark = pytest.mark.vm
@@ -18,6 +19,21 @@ def test_disabled(busybox_image: Image) -> None:
     shown = firkin.run("busybox", ["sh", "-c", script], network="none", text=True)
     assert str(shown.stdout).startswith("lo\n1\n127.0.0.1")
     assert str(shown.stderr) == "ping: sendto: Network is unreachable\n"
+
+
+@scenario("container hosts")
+def test_hosts(busybox_image: Image) -> None:
+    """The container's own lines and those it was given; its programs find the names."""
+    given = [HostsEntry("192.0.2.7", ("there", "there.example"), "given"), "six:2001:db8::7"]
+    script = "cat /etc/hosts; ping -c 1 -W 1 there.example | head -n 1; ping -c 1 -W 1 six | head -n 1"
+    done = firkin.run("busybox", ["sh", "-c", script], hosts=given, hostname="own", network="none", text=True)
+    lines = [line.split() for line in str(done.stdout).splitlines()]
+    assert {("127.0.0.1", "localhost"), ("127.0.1.1", "own"), ("2001:db8::7", "six")} <= {tuple(line) for line in lines}
+    assert ["192.0.2.7", "there", "there.example", "#", "given"] in lines
+    assert [line[:3] for line in lines if line[:1] == ["PING"]] == [
+        ["PING", "there.example", "(192.0.2.7):"],
+        ["PING", "six", "(2001:db8::7):"],
+    ]
 
 
 @scenario("container networking enabled")

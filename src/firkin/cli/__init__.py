@@ -1,5 +1,4 @@
-"""The command line. `main` is the console script; each command lives in a module of its own, imported when it is
-asked for."""
+"""The command line. `main` is all of it; each command lives in a module of its own, imported when it is asked for."""
 
 from firkin.cli.main import main
 

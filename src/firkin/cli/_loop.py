@@ -12,6 +12,10 @@ _T = TypeVar("_T")
 
 def drive(work: Coroutine[Any, Any, _T]) -> _T:
     """Run `work` to its end on an event loop of its own; its result."""
-    import asyncio
+    try:
+        import asyncio
 
-    return asyncio.run(work)
+        return asyncio.run(work)
+    finally:
+        # Where Ctrl-C came before it began, Python would complain that nobody awaited it.
+        work.close()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from firkin.cli.output import FORMAT, print_rows
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from firkin.core.doctor import Finding
+
+__all__ = ["command", "examined"]
 
 
 @click.command("doctor")
@@ -21,10 +26,16 @@ def command(form: str) -> int:
     firkin doctor --format json
     firkin doctor --format '{{.name}}: {{.fix}}'
     """
-    from firkin.core.doctor import examine
-    from firkin.types.state import StateDirs
-
-    findings = examine(StateDirs.default())
+    findings = examined()
     rows = [asdict(finding) for finding in findings]
     print_rows(rows, {"name": "WHAT", "verdict": "VERDICT", "detail": "DETAIL", "fix": "FIX"}, form)
     return 1 if any(finding.verdict == "broken" for finding in findings) else 0
+
+
+def examined() -> list[Finding]:
+    """What `firkin.core.doctor` finds here. What it would warn of on the way is one of its findings."""
+    from firkin.core.doctor import examine
+    from firkin.types.state import StateDirs
+
+    logging.getLogger("firkin.vmm.accel").setLevel(logging.ERROR)
+    return examine(StateDirs.default())

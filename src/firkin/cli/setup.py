@@ -20,7 +20,7 @@ def command(kernel: str | None, fetch: bool, quiet: bool) -> int:
     """
     from pathlib import Path
 
-    from firkin.core.doctor import examine
+    from firkin.cli.doctor import examined
     from firkin.core.setup import get_kernel, make_ready
     from firkin.types.state import StateDirs
 
@@ -31,7 +31,7 @@ def command(kernel: str | None, fetch: bool, quiet: bool) -> int:
     dirs = StateDirs.default()
     image = get_kernel(dirs, say, file=None if kernel is None else Path(kernel), fetch=fetch)
     say(f"guests boot {image.path}")
-    findings = [finding for finding in examine(dirs) if finding.verdict != "ok"]
+    findings = [finding for finding in examined() if finding.verdict != "ok"]
     for finding in findings:
         fix = f" ({finding.fix})" if finding.fix else ""
         click.echo(f"setup: {finding.verdict}: {finding.name}: {finding.detail}{fix}", err=True)
