@@ -10,7 +10,7 @@ from pathlib import Path
 from firkin.vmm.cgroup import Bounds
 from firkin.vmm.config import MIB, VmConfig
 
-__all__ = ["group_bounds", "process_limits"]
+__all__ = ["LEAST_FILE", "group_bounds", "process_limits"]
 
 # QEMU's own heap and stacks, and those of a virtiofsd.
 _OWN_MEMORY = 512 * MIB
@@ -20,8 +20,9 @@ _TRANSLATED = 1024 * MIB
 _TASKS = 512
 # Descriptors: two for each disk, and a QEMU's own.
 _DESCRIPTORS = 1024
-# A qcow2 layer is larger than what is written into it: tables, and clusters of 64 KiB.
-_LAYER = 64 * MIB
+# Bytes that every QEMU may write into a file. A qcow2 layer is larger than what is written into it: tables, and
+# clusters of 64 KiB. Memory that only QEMU can read is written out in pieces of this size.
+LEAST_FILE = 64 * MIB
 
 
 def group_bounds(config: VmConfig, folder: Path, images: Sequence[int]) -> Bounds:
@@ -52,7 +53,7 @@ def process_limits(config: VmConfig, images: Sequence[int], *, alone: bool) -> M
 
 
 def _layer_size(image: int) -> int:
-    return image + image // 512 + _LAYER
+    return image + image // 512 + LEAST_FILE
 
 
 def _is_tmpfs(folder: Path) -> bool:

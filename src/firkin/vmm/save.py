@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from firkin import faults
 from firkin.errors import InvalidInputError, VirtualMachineError
 from firkin.oci.copying import copy_content, copy_file
+from firkin.vmm.bounds import LEAST_FILE
 from firkin.vmm.config import Disk, VmConfig
 from firkin.vmm.needs import Needs
 from firkin.vmm.ramfile import copy_sparse
@@ -42,7 +43,6 @@ _CHUNK = 1 << 20
 _CHANGED = bytes(int(bool(flags & 0xC0) and not flags & 0x20) for flags in range(256))
 # Runs of changed pages; a gap of a few others is cheaper to read along.
 _RUNS = re.compile(rb"\x01+(?:\x00{1,8}\x01+)*")
-_PIECE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +248,10 @@ async def _dump_ram(vm: VirtualMachine, ram: int) -> int:
 
 
 def _pieces(regions: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """So small that QEMU, which copies 1 KiB at a time, answers in time."""
+    """So small that QEMU may write one into a file, and answers in time: it copies 1 KiB at a time."""
     for address, size in regions:
-        for offset in range(0, size, _PIECE):
-            yield address + offset, min(_PIECE, size - offset)
+        for offset in range(0, size, LEAST_FILE):
+            yield address + offset, min(LEAST_FILE, size - offset)
 
 
 def _save_disks(vm: VirtualMachine, folder: Path) -> list[tuple[dict[str, Any], list[DiskReport]]]:
