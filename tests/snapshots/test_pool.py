@@ -154,6 +154,14 @@ async def test_a_member_that_died_is_not_leased(busybox_image: Image) -> None:
 
 
 @pytest.mark.vm
+async def test_a_container_that_no_parked_one_can_be(busybox_image: Image) -> None:
+    async with AsyncWarmPool("busybox", 1, host=Fake(), tmpfs=["/x"], **SHAPE) as pool:  # type: ignore[arg-type]
+        await pool.filled()
+        async with await pool.lease(["sh", "-c", "grep -q ' /x tmpfs ' /proc/mounts"]) as container:
+            assert (await container.wait()).code == 0
+
+
+@pytest.mark.vm
 def test_a_pool_of_a_snapshot_by_the_sync_face(busybox_image: Image) -> None:
     name = f"pooled-{os.getpid()}"
     script = "n=0; while read -r line; do n=$((n + 1)); echo $n; done"

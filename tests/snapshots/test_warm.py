@@ -4,72 +4,86 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from firkin import Container, Stdio, run, warm_image
+from firkin import Container, Stdio, WarmPool, run, warm_image
 from firkin.errors import ImageError, InvalidInputError
 from firkin.oci import Image
 from firkin.types import StateDirs
-from firkin.vmm import live
 
 pytestmark = pytest.mark.vm
 
-# A shape of its own, so that no other test's warm image is in the way.
 SHAPE = {"cpus": 1, "memory": "256m"}
 IDENTITY = "hostname; cat /proc/sys/kernel/random/uuid; tail -n 1 /etc/hosts; echo $$"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def without_recipe(home: Path) -> Iterator[None]:
-    """A command of a run that was cut short is not to run in this one's."""
-    recipes = StateDirs.under(home).cache / "warm-recipes"
-    shutil.rmtree(recipes, ignore_errors=True)
-    yield
-    shutil.rmtree(recipes, ignore_errors=True)
+def own(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with warm images and remembered commands of its own, all else is that of all tests.
+
+    What runs beside these tests has a command before its start as soon as one is remembered.
+    """
+    shared, own = StateDirs.under(home), tmp_path_factory.mktemp("home")
+    for name in ("data", "run"):
+        (own / name).symlink_to(shared.make(name))
+    (own / "cache").mkdir(mode=0o700)
+    for name in ("assets", "base", "rootfs", "seccomp"):
+        (own / "cache" / name).symlink_to(shared.make("cache", name).resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRKIN_HOME", str(own))
+        yield own
 
 
-def folders(home: Path) -> list[Path]:
-    return [path for path in (StateDirs.under(home).cache / "warm").iterdir() if path.is_dir()]
+def folders(own: Path) -> list[Path]:
+    return [path for path in (StateDirs.under(own).cache / "warm").iterdir() if path.is_dir()]
 
 
-def test_it_is_made_at_the_first_start_and_forked_by_every_other(home: Path, busybox_image: Image) -> None:
+def test_it_is_made_at_the_first_start_and_forked_by_every_other(own: Path, busybox_image: Image) -> None:
     several = [run("busybox", ["sh", "-c", IDENTITY], text=True, warm=True, **SHAPE) for _ in range(3)]
     first = [str(done.stdout).split("\n") for done in several]
     for index in range(3):
         assert len({lines[index] for lines in first}) == 3, first
     assert all(lines[2].split() == ["127.0.1.1", lines[0]] for lines in first)
     assert all(lines[3] == "1" for lines in first)
-    made = {path.name: path.stat().st_ino for path in folders(home)}
+    made = {path.name: path.stat().st_ino for path in folders(own)}
     with Container.launch("busybox", ["sh", "-c", "echo x > /left; sleep 60"], warm=True, **SHAPE) as container:
         done = container.run(["sh", "-c", "sleep 0.2; cat /left; hostname"], text=True)
         assert str(done.stdout).split() == ["x", container.id]
     # What one wrote is not in another's root.
     assert run("busybox", ["ls", "/left"], warm=True, **SHAPE).returncode == 1
-    assert {path.name: path.stat().st_ino for path in folders(home)} == made
+    assert {path.name: path.stat().st_ino for path in folders(own)} == made
 
 
-def test_a_command_runs_first_and_is_remembered(home: Path, busybox_image: Image) -> None:
-    prepare = ["sh", "-c", "echo prepared > /prepared; (while sleep 1; do :; done) & exec >&- 2>&-; wait"]
+def test_a_command_runs_first_and_is_remembered(own: Path, busybox_image: Image) -> None:
+    prepare = ["sh", "-c", "echo prepared > /prepared; exec >&- 2>&-; while sleep 1; do :; done"]
     made = warm_image("busybox", prepare, **SHAPE)
     assert (made.made, made.command) == (True, tuple(prepare))
     assert not warm_image("busybox", prepare, **SHAPE).made
     with Container.launch("busybox", ["sleep", "60"], warm=True, **SHAPE) as container:
         assert container.run(["cat", "/prepared"]).stdout == b"prepared\n"
     # One that was damaged is made again, the same way.
-    (folder,) = (path for path in folders(home) if path.name == made.key)
+    (folder,) = (path for path in folders(own) if path.name == made.key)
     with (folder / "state").open("r+b") as state:
         state.write(b"damaged")
     assert run("busybox", ["cat", "/prepared"], warm=True, **SHAPE).stdout == b"prepared\n"
     # Without a command it is as the image is.
     assert warm_image("busybox", **SHAPE).made
     assert run("busybox", ["cat", "/prepared"], warm=True, **SHAPE).returncode == 1
+
+
+def test_a_pool_of_one_whose_command_goes_on(busybox_image: Image) -> None:
+    server = ["sh", "-c", "exec >&- 2>&-; while sleep 1; do date +%s%N > /beat; done"]
+    assert warm_image("busybox", server, **SHAPE).made
+    with WarmPool("busybox", size=1, **SHAPE) as pool, pool.lease(["sleep", "60"]) as container:
+        beats = {container.run(["sh", "-c", "sleep 1.5; cat /beat"], text=True, check=True).stdout for _ in range(2)}
+    assert len(beats) == 2
+    warm_image("busybox", **SHAPE)
 
 
 def test_a_command_that_fails_makes_none(busybox_image: Image) -> None:
@@ -86,15 +100,18 @@ def test_what_a_warm_image_can_not_have_is_named(busybox_image: Image, tmp_path:
 
 
 @pytest.mark.parametrize("point", ["warm.before-publish"])
-def test_killed_while_it_is_made(point: str, home: Path, busybox_image: Image) -> None:
-    script = "from firkin import warm_image; warm_image('busybox', ['true'], cpus=1, memory='257m')"
+def test_killed_while_it_is_made(
+    point: str, own: Path, busybox_image: Image, check_nothing_is_left: Callable[[], None]
+) -> None:
+    script = "from firkin import warm_image; warm_image('busybox', ['true', 'killed'], cpus=1, memory='256m')"
     environ = os.environ | {"FIRKIN_FAULT": f"{point}=kill"}
     done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert live(StateDirs.under(home)) == []
+    check_nothing_is_left()
+    assert len(list((own / "cache" / "warm").glob(".new-*"))) == 1
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert not list((StateDirs.under(home).cache / "warm").glob(".new-*"))
+    assert not list((own / "cache" / "warm").glob(".new-*"))
 
 
 def test_the_command_line(busybox_image: Image) -> None:

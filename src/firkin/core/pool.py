@@ -19,6 +19,7 @@ from firkin.core.container import AsyncContainer
 from firkin.core.ledger import Host, Ledger, Promise, Reserves, ThisHost
 from firkin.core.networking import ContainerNetwork, open_network
 from firkin.core.option_inputs import OptionInputs, container_options
+from firkin.core.parking import rest_of
 from firkin.core.restore import Streams, begin_restore, finish_restore, open_snapshot
 from firkin.core.warm import WarmUp, find_or_warm, joined, lower_warm, prepare_warm, warm_up
 from firkin.core.warm_start import start_in
@@ -43,6 +44,8 @@ _OWN = frozenset(
     }
 )
 _DRY_RUN = ("/bin/sh", "-c", ":")
+# What the agent calls the dry run: a command that the warm image began with may still be there, under its own name.
+_REHEARSAL = ContainerId("rehearsal")
 
 
 @dataclass(slots=True)
@@ -293,10 +296,11 @@ class AsyncWarmPool(Closing):
     async def _rehearse(self, vm: VirtualMachine, saved: Saved) -> None:
         """Run what a lease will run, so that the emulator has translated it."""
         assert self._warmed is not None
-        parked = bool(saved.document["parked"])
+        # Not where the options ask for more than the parked container can be: then it stays parked.
+        parked = bool(saved.document["parked"]) and rest_of(self._warmed.prepared.spec) is not None
         await vm.agent.call(vm.resume_message(epoch=saved.epoch))
         try:
-            await warm_up(vm, self._warmed, self._dry_run, parked=parked)
+            await warm_up(vm, self._warmed, self._dry_run, id=_REHEARSAL, parked=parked)
         except FirkinTimeoutError:
             raise
         except FirkinError as error:

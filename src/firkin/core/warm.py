@@ -283,17 +283,20 @@ async def _run_first(vm: VirtualMachine, warmed: WarmUp, command: tuple[str, ...
         raise ImageError(f"the warm image's command ended with {code}", hint="run it by hand to see why")
 
 
-async def warm_up(vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *, parked: bool = False) -> int | None:
+async def warm_up(
+    vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *, id: ContainerId = _WARM_UP, parked: bool = False
+) -> int | None:
     """Run `command` in the warm root, in a container of its own, by the parked one where `parked` says so.
 
-    Its exit code; None: it has closed its output and goes on. Raises `FirkinTimeoutError`.
+    `id` is what the agent calls that container. Returns its exit code; None: it has closed its output and goes on.
+    Raises `FirkinTimeoutError`, and as `start_process`.
     """
-    spec = _as_command(warmed.prepared.spec, command)
+    spec = _as_command(warmed.prepared.spec, command, id)
     rest = rest_of(spec) if parked else None
     names = name_requests(warmed.options, spec.root.path, spec.hostname)
     process = await start_process(
         vm,
-        _WARM_UP,
+        id,
         ProcessId("init"),
         (rest or spec).to_json(),
         StdioSpec(stdout=Stdio.PIPED, stderr=Stdio.PIPED),
@@ -311,7 +314,7 @@ async def warm_up(vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *,
             status = await process.wait(_ENDING)
         except FirkinTimeoutError:
             return None
-        await vm.agent.delete_process(_WARM_UP, process.id)
+        await vm.agent.delete_process(id, process.id)
         return status.shell_code
     except TimeoutError as error:
         raise FirkinTimeoutError(f"{command[0]} has neither ended nor closed its output in {_LIMIT:g} s") from error
@@ -319,8 +322,8 @@ async def warm_up(vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *,
         await process.aclose()
 
 
-def _as_command(spec: RuntimeSpec, command: Sequence[str]) -> RuntimeSpec:
-    linux = spec.linux._replace(cgroups_path=spec.linux.cgroups_path.replace(GUEST_ID, _WARM_UP))
+def _as_command(spec: RuntimeSpec, command: Sequence[str], id: ContainerId) -> RuntimeSpec:
+    linux = spec.linux._replace(cgroups_path=spec.linux.cgroups_path.replace(GUEST_ID, id))
     return spec._replace(linux=linux, process=spec.process._replace(args=tuple(command), terminal=False))
 
 
