@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from hypothesis import settings
 from firkin.oci import Image, ImageStore
 from firkin.types.state import StateDirs
 from firkin.vmm.folder import live
-from tests.leftovers import Found, of_marks, since, snapshot
+from tests.leftovers import Found, of_marks, processes, since, snapshot
 
 # How long an example may take says nothing on a machine that others use too.
 settings.register_profile("firkin", deadline=None)
@@ -190,6 +190,22 @@ def _check(config: pytest.Config, before: frozenset[Found], whose: str) -> None:
         if time.monotonic() > limit:
             pytest.fail(f"left over by {whose}:\n" + "\n".join(f"  {thing}" for thing in left), pytrace=False)
         time.sleep(0.05)
+
+
+@pytest.fixture
+def check_nothing_is_left(home: Path) -> Callable[[], None]:
+    """Fails where a process or VM stays that came to `home` since the test began, not for what a failed one left."""
+    dirs, marks = StateDirs.under(home), (str(home),)
+    before, vms = of_marks(processes(marks), marks), live(dirs)
+
+    def check() -> None:
+        limit = time.monotonic() + GONE_WITHIN
+        while left := since(before, of_marks(processes(marks), marks)):
+            assert time.monotonic() < limit, left
+            time.sleep(0.02)
+        assert [vm for vm in live(dirs) if vm not in vms] == []
+
+    return check
 
 
 @pytest.fixture(autouse=True)

@@ -6,15 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from firkin.oci import Image
-from firkin.types import StateDirs
-from firkin.vmm import live
-from tests.leftovers import of_marks, snapshot
 
 pytestmark = pytest.mark.vm
 FIRKIN = (sys.executable, "-c", "from firkin.cli import main; main()")
@@ -32,31 +28,19 @@ POINTS = (
 )
 
 
-def _processes(home: Path) -> list[object]:
-    return [found for found in of_marks(snapshot([], (str(home),)), (str(home),)) if found.kind == "process"]
-
-
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_at_a_fault_point(point: str, home: Path, busybox_image: Image) -> None:
+def test_killed_at_a_fault_point(point: str, busybox_image: Image, check_nothing_is_left: Callable[[], None]) -> None:
     environ = {**os.environ, "FIRKIN_FAULT": f"{point}=kill"}
     done = subprocess.run([*FIRKIN, "run", "busybox", "true"], env=environ, timeout=120, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    limit = time.monotonic() + 5
-    while _processes(home) and time.monotonic() < limit:
-        time.sleep(0.02)
-    assert _processes(home) == []
-    assert live(StateDirs.under(home)) == []
+    check_nothing_is_left()
 
 
-def test_killed_while_the_container_runs(home: Path, busybox_image: Image) -> None:
+def test_killed_while_the_container_runs(busybox_image: Image, check_nothing_is_left: Callable[[], None]) -> None:
     command = [*FIRKIN, "run", "busybox", "sh", "-c", "echo ready; sleep 600"]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert owner.stdout is not None
     assert owner.stdout.readline() == b"ready\n"
     owner.kill()
     owner.communicate()
-    limit = time.monotonic() + 5
-    while _processes(home) and time.monotonic() < limit:
-        time.sleep(0.02)
-    assert _processes(home) == []
-    assert live(StateDirs.under(home)) == []
+    check_nothing_is_left()

@@ -7,26 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from firkin.oci import Image
-from firkin.types import StateDirs
-from firkin.vmm import live
-from tests.leftovers import of_marks, snapshot
 
 pytestmark = pytest.mark.vm
 FIRKIN = (sys.executable, "-c", "from firkin.cli import main; main()")
 
 
-def _processes(home: Path) -> list[object]:
-    return [found for found in of_marks(snapshot([], (str(home),)), (str(home),)) if found.kind == "process"]
-
-
 @pytest.mark.parametrize("point", ["share.started", "boot.spawned", "launch.started", "stop.before-end"])
 def test_an_owner_that_is_killed_leaves_no_virtiofsd(
-    point: str, home: Path, busybox_image: Image, tmp_path: Path
+    point: str, busybox_image: Image, tmp_path: Path, check_nothing_is_left: Callable[[], None]
 ) -> None:
     environ = {**os.environ, "FIRKIN_FAULT": f"{point}=kill"}
     command = [*FIRKIN, "run", "-v", f"{tmp_path}:/s", "busybox", "ls", "/s"]
@@ -36,8 +30,7 @@ def test_an_owner_that_is_killed_leaves_no_virtiofsd(
     while (left := _of_share(tmp_path)) and time.monotonic() < limit:
         time.sleep(0.02)
     assert left == []
-    assert _processes(home) == []
-    assert live(StateDirs.under(home)) == []
+    check_nothing_is_left()
 
 
 def _of_share(source: Path) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from firkin import Container
+from firkin import Container, Stdio
 from firkin.core.snapshots import Snapshots
 from firkin.oci import Image
 from firkin.types import StateDirs
@@ -31,7 +31,10 @@ def ticking(busybox_image: Image, home: Path) -> Iterator[str]:
     """The name of a snapshot whose process ends, with 3, as soon as a clone has a file /go."""
     name, second = f"ticking-{os.getpid()}", f"second-{os.getpid()}"
     script = "until [ -e /go ]; do sleep 0.05; done; echo gone; exit 3"
-    with Container.launch("busybox", ["sh", "-c", script], name="source", memory="256m", cpus=1) as container:
+    # A clone has the streams that its source has: one whose output went nowhere has none to be joined to.
+    with Container.launch(
+        "busybox", ["sh", "-c", script], name="source", memory="256m", cpus=1, stdout=Stdio.PIPED
+    ) as container:
         made = firkin("snapshot", "create", "source", name)
         assert made.stdout == f"{name}\n"
         assert "disk0-0.qcow2: " in made.stderr

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,6 @@ from firkin import Container
 from firkin.core.snapshots import Snapshots
 from firkin.oci import Image
 from firkin.types import StateDirs
-from firkin.vmm import live
-from tests.leftovers import of_marks, snapshot
 
 pytestmark = pytest.mark.vm
 
@@ -51,14 +48,6 @@ def run(what: str, name: str, point: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
-def check_nothing_is_left(home: Path) -> None:
-    limit = time.monotonic() + 5
-    while left := [item for item in of_marks(snapshot([], (str(home),)), (str(home),)) if item.kind == "process"]:
-        assert time.monotonic() < limit, left
-        time.sleep(0.02)
-    assert live(StateDirs.under(home)) == []
-
-
 @pytest.fixture(scope="module")
 def saved(busybox_image: Image, home: Path) -> Iterator[str]:
     with Container.launch("busybox", ["sleep", "600"], memory="256m", cpus=1) as container:
@@ -74,18 +63,22 @@ def hidden(snapshots: Snapshots, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("point", SAVING)
-def test_killed_while_saving(point: str, home: Path, busybox_image: Image) -> None:
+def test_killed_while_saving(
+    point: str, home: Path, busybox_image: Image, check_nothing_is_left: Callable[[], None]
+) -> None:
     snapshots, name = Snapshots(StateDirs.under(home)), f"torn-{os.getpid()}"
     run("save", name, point)
-    check_nothing_is_left(home)
+    check_nothing_is_left()
     assert name not in [info.name for info in snapshots]
     assert hidden(snapshots, name) == []
 
 
-def test_killed_once_it_is_published(home: Path, busybox_image: Image) -> None:
+def test_killed_once_it_is_published(
+    home: Path, busybox_image: Image, check_nothing_is_left: Callable[[], None]
+) -> None:
     snapshots, name = Snapshots(StateDirs.under(home)), f"whole-{os.getpid()}"
     run("save", name, "snapshot.published")
-    check_nothing_is_left(home)
+    check_nothing_is_left()
     with Container.restore(name) as clone:
         assert clone.run(["true"]).returncode == 0
     run("remove", name, "snapshot.removing")
@@ -94,14 +87,14 @@ def test_killed_once_it_is_published(home: Path, busybox_image: Image) -> None:
 
 
 @pytest.mark.parametrize("point", RESTORING)
-def test_killed_while_restoring(point: str, home: Path, saved: str) -> None:
+def test_killed_while_restoring(point: str, saved: str, check_nothing_is_left: Callable[[], None]) -> None:
     run("restore", saved, point)
-    check_nothing_is_left(home)
+    check_nothing_is_left()
     with Container.restore(saved) as clone:
         assert clone.run(["true"]).returncode == 0
 
 
-def test_killed_while_forking(home: Path, busybox_image: Image) -> None:
+def test_killed_while_forking(home: Path, busybox_image: Image, check_nothing_is_left: Callable[[], None]) -> None:
     run("fork", "unused", "restore.vm-ready")
-    check_nothing_is_left(home)
+    check_nothing_is_left()
     assert hidden(Snapshots(StateDirs.under(home)), "") == []

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +17,7 @@ from firkin.core.container import AsyncContainer
 from firkin.core.copy.unpack import HostPlace
 from firkin.errors import VirtualMachineError
 from firkin.oci import Image
-from firkin.types import StateDirs
-from firkin.vmm.folder import live
 from tests.core.copy.test_unpack import archive, folder, names, take
-from tests.leftovers import of_marks, snapshot
 
 pytestmark = pytest.mark.vm
 MIB = 1 << 20
@@ -33,10 +30,6 @@ with firkin.Container.launch("busybox", ["sleep", "600"]) as box:
 """
 
 
-def _processes(home: Path) -> list[object]:
-    return [found for found in of_marks(snapshot([], (str(home),)), (str(home),)) if found.kind == "process"]
-
-
 @pytest.mark.parametrize(
     ("point", "existing", "left"),
     [
@@ -47,7 +40,12 @@ def _processes(home: Path) -> list[object]:
     ],
 )
 def test_the_owner_is_killed(
-    point: str, existing: bool, left: int, home: Path, tmp_path: Path, busybox_image: Image
+    point: str,
+    existing: bool,
+    left: int,
+    tmp_path: Path,
+    busybox_image: Image,
+    check_nothing_is_left: Callable[[], None],
 ) -> None:
     """`left`: what the next copy into the same folder removes."""
     (tmp_path / "src").mkdir()
@@ -58,11 +56,7 @@ def test_the_owner_is_killed(
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), "there" if existing else "new"]
     done = subprocess.run(command, env=environ, timeout=120, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    limit = time.monotonic() + 5
-    while _processes(home) and time.monotonic() < limit:
-        time.sleep(0.02)
-    assert _processes(home) == []
-    assert live(StateDirs.under(home)) == []
+    check_nothing_is_left()
     visible = [path.name for path in (tmp_path / "to").rglob("*") if path.is_file() and ".firkin" not in str(path)]
     hidden = [path.name for path in (tmp_path / "to").iterdir() if path.name.startswith(".firkin-get-")]
     assert (visible, len(hidden)) == ([], left)
