@@ -131,8 +131,9 @@ class AsyncContainer(Closing):
         """A clone of the container that was saved as `snapshot`: its processes go on from where they were.
 
         `hostname` is, unless given, the source's own where it had one, else made of `name`. The standard streams are
-        new ones of the first process; what it writes to one that is NULL waits for a reader. Raises `NotFoundError`,
-        `StateError` (the host lacks what the snapshot needs, a file is missing or altered), `VirtualMachineError`.
+        new ones of the first process; what it writes to one that is NULL waits for a reader. One that was NULL in the
+        source leads nowhere in its clones, too. Raises `NotFoundError`, `StateError` (the host lacks what the snapshot
+        needs, a file is missing or altered), `VirtualMachineError`.
         """
         from firkin.core.restore import Streams, restore
 
