@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,24 @@ def test_without_a_kernel_setup_is_the_fix(home: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("FIRKIN_KERNEL", "/nonexistent")
     assert found(home)["kernel"].verdict == "broken"
     assert run(["doctor"]) == 1
+
+
+@pytest.mark.parametrize(("options", "verdict"), [("size=64k", "missing"), ("ro", "broken")])
+def test_a_full_disk_and_one_that_can_not_be_written_are_findings(tmp_path: Path, options: str, verdict: str) -> None:
+    script = 'mount -t tmpfs -o "$1" tmpfs "$2" && FIRKIN_HOME=$2/home exec "$3" -m firkin "$4"'
+    found = []
+    for command in ("doctor", "ps", "setup"):
+        sandbox = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh"]
+        words = [options, str(tmp_path), sys.executable, command]
+        found.append(subprocess.run([*sandbox, *words], capture_output=True, text=True, timeout=60))
+    doctor, ps, setup = found
+    rows = {line.split()[0]: line for line in doctor.stdout.splitlines()}
+    assert (doctor.returncode, doctor.stderr) == (1, "")
+    assert " broken " in rows["kernel"]
+    assert all(f" {verdict} " in rows[name] for name in ("data", "cache", "run"))
+    assert (ps.returncode, ps.stderr) == (0, "")
+    assert "Traceback" not in setup.stderr
+    assert setup.returncode in (1, 125)
 
 
 def test_the_json_is_a_list_of_findings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import importlib
 import itertools
 import logging
@@ -22,6 +23,12 @@ __all__ = ["OWN_FAILURE", "main", "run"]
 
 OWN_FAILURE = 125
 """Exit code of Firkin's own failures, a bad command line too; as Docker's."""
+
+_HINTS = {
+    errno.ENOSPC: "make room; `firkin doctor` says where Firkin keeps what",
+    errno.EDQUOT: "make room; `firkin doctor` says where Firkin keeps what",
+    errno.EROFS: "set FIRKIN_HOME to a folder that can be written",
+}
 
 # name -> module that holds a click command of that name. Imported only when asked for: the hot path imports little.
 _COMMANDS = {
@@ -168,7 +175,7 @@ def run(argv: Sequence[str]) -> int:
         return 141
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _report(FirkinError(f"{where}{error.strerror or error}"), verbose)
+        _report(FirkinError(f"{where}{error.strerror or error}", hint=_HINTS.get(error.errno or 0)), verbose)
         return OWN_FAILURE
     return code if isinstance(code, int) else 0
 

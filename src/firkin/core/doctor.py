@@ -21,6 +21,8 @@ __all__ = ["Finding", "examine"]
 
 # Below it an image of some size does not fit beside what it is unpacked to.
 _ROOM = Size.gib(2)
+# What VMs keep while they run is small, until they write.
+_LEAST = Size.mib(16)
 _MEMORY = Size.mib(512)
 
 
@@ -38,13 +40,21 @@ def examine(dirs: StateDirs) -> list[Finding]:
     """Look at everything; nothing found is raised. May boot a probe the first time, which takes some seconds."""
     try:
         assets = resolve_assets(dirs)
-    except FirkinError as error:
-        return [Finding("kernel", "broken", error.message, error.hint or ""), *_everywhere(dirs)]
+    except (FirkinError, OSError) as error:
+        return [_broken("kernel", error), *_everywhere(dirs)]
     kernel = Finding("kernel", "ok", str(assets.kernel.path))
     try:
         return [kernel, *_host(probe(dirs, assets)), *_everywhere(dirs)]
-    except FirkinError as error:
-        return [kernel, Finding("qemu", "broken", error.message, error.hint or ""), *_everywhere(dirs)]
+    except (FirkinError, OSError) as error:
+        return [kernel, _broken("qemu", error), *_everywhere(dirs)]
+
+
+def _broken(name: str, error: FirkinError | OSError) -> Finding:
+    if isinstance(error, FirkinError):
+        return Finding(name, "broken", error.message, error.hint or "")
+    # A full disk, or one that can't be written: the folders' own lines say which.
+    where = f"{error.filename}: " if error.filename else ""
+    return Finding(name, "broken", f"{where}{error.strerror or error}", "see data, cache and run below")
 
 
 def _host(host: HostCapabilities) -> Iterator[Finding]:
@@ -163,5 +173,5 @@ def _room(name: str, folder: Path) -> Finding:
     if not os.access(there, os.W_OK):
         return Finding(name, "broken", f"{folder} can't be written", "set FIRKIN_HOME to a folder of yours")
     free = Size(shutil.disk_usage(there).free)
-    enough = free >= _ROOM or name == "run"
+    enough = free >= (_LEAST if name == "run" else _ROOM)
     return Finding(name, "ok" if enough else "missing", f"{folder}, {free} free", "" if enough else "make room")
