@@ -17,7 +17,7 @@ use crate::helper::Helper;
 use crate::messages::{SCHEMA_HASH, reply};
 use crate::network::Netlink;
 use crate::output::{Output, Written};
-use crate::parked::Parked;
+use crate::parked::{Parked, Pilot};
 use crate::process::Process;
 use crate::relay::{Progress, Relay};
 use crate::slab::Slab;
@@ -68,6 +68,8 @@ pub struct Agent {
     pub containers: Vec<Container>,
     /// One that waits for its root and its first process.
     pub parked: Option<Parked>,
+    /// One that goes ahead of it.
+    pub pilot: Option<Pilot>,
     /// Sockets that the host's streams are joined to, by port.
     pub routes: Vec<crate::sockets::Route>,
     /// User code may run.
@@ -109,6 +111,7 @@ impl Agent {
             processes: Slab::new(),
             containers: Vec::new(),
             parked: None,
+            pilot: None,
             routes: Vec::new(),
             resumed: false,
             frozen: false,

@@ -30,7 +30,10 @@ impl Agent {
             Event::Credit { stream: 0, .. } => self.queue_all(),
             Event::Credit { token, .. } => self.queue(token),
             Event::Pong(_) => {}
-            Event::Hello { .. } => self.disconnect(),
+            Event::Hello { .. } => {
+                self.send_pilot();
+                self.disconnect();
+            }
             Event::Fault(fault) => {
                 log(&["the host broke the protocol: ", fault.name()].concat());
                 self.disconnect();

@@ -83,6 +83,7 @@ impl Agent {
         if self.nodes.tokens(|node| matches!(node, Node::Helper(_))).len() >= MAX_HELPERS {
             return Err(Failure::new("helper", Errno::AGAIN, "too many copies at a time"));
         }
+        self.use_all_processors();
         let (result, result_end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).context("helper", "pipe")?;
         let pipe = data.map(|_| pipe_with(PipeFlags::CLOEXEC)).transpose().context("helper", "pipe")?;
         let ends = pipe.zip(data).map(|((reading, writing), data)| match data.role {

@@ -117,6 +117,7 @@ impl Agent {
         }
         if self.processes.iter().next().is_none() {
             // Nothing of the user's is there: a base VM's clones need no thaw.
+            self.ready_pilot()?;
             self.quiesced(call, request.drop_caches);
             return Ok(());
         }

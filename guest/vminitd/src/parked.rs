@@ -1,5 +1,9 @@
 //! A container that was made before it was asked for: in the VM that is to be saved, so that its copies need not
 //! (`vmexec park`). The first container whose specification fits takes it; the host knows which does.
+//!
+//! Under software emulation most of a start is the translation of code that runs for the first time, and translated code
+//! is every processor's. So there may be a second one, the pilot: when a host greets the restored agent, it goes the way
+//! from there to a program's end on another processor, ahead of the one that somebody waits for.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -10,6 +14,8 @@ use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::agent::Agent;
 use crate::container::{self, PARKED};
@@ -21,11 +27,28 @@ use crate::spawn::{Report, Request, SyncSocket, spawn};
 /// The empty folder that it stands on, which its specification names as its root.
 const STAGE: &str = "/run/firkin/stage";
 
+/// What the pilot's specification has instead of the parked one's.
+const PILOT_PLACES: [(&str, &str); 2] =
+    [("/run/firkin/stage", "/run/firkin/pilot"), ("/firkin/+parked", "/firkin/+pilot")];
+/// What the pilot is handed: as much as any container has, and a program that ends by itself, having been called wrongly.
+/// The filter allows everything (an instruction of each kind that the usual one has).
+const PILOT_REST: &str = include_str!("pilot.json");
+
 /// The parked container.
 pub struct Parked {
     socket: SyncSocket,
     /// Its first process.
     pub pid: i32,
+}
+
+/// What may be made of the parked specification a second time.
+pub struct Pilot {
+    spec: String,
+    /// One that was made, stopped, and has what it needs; once it was sent ahead, its socket keeps it from failing.
+    made: Option<Parked>,
+    sent: bool,
+    /// The processors that the agent may use when no pilot waits for its own.
+    processors: Option<CpuSet>,
 }
 
 /// What it is handed.
@@ -51,29 +74,56 @@ impl Agent {
         if self.parked.is_some() {
             return Err(Failure::new("park", Errno::EXIST, "a container is parked already"));
         }
-        make_own_folders(STAGE)?;
-        let spec = &call.spec_json;
-        let request = Request {
-            verb: "park",
-            container: PARKED,
-            spec,
-            init: None,
-            pty: None,
-            start: false,
-            stdio: [None, None, None],
-        };
-        let socket = SyncSocket { fd: spawn(request)?, process: 0 };
-        let mut pid = 0;
-        loop {
-            match socket.wait()? {
-                Report::Pid(number) => pid = number,
-                Report::Parked => break,
-                Report::Failed(failure) => return Err(failure),
-                _ => return Err(Failure::new("park", Errno::IO, "vmexec ended without a word")),
+        self.parked = Some(stand(STAGE, &call.spec_json)?);
+        if call.pilot {
+            let mut spec = String::from_utf8_lossy(&call.spec_json).into_owned();
+            for (place, own) in PILOT_PLACES {
+                spec = spec.replace(place, own);
             }
+            self.pilot = Some(Pilot { spec, made: None, sent: false, processors: None });
         }
-        self.parked = Some(Parked { socket, pid });
         Ok(())
+    }
+
+    /// Makes the pilot, where there is to be one and a container that it goes ahead of: the VM is about to be saved.
+    ///
+    /// # Errors
+    /// As [`Agent::park`].
+    pub fn ready_pilot(&mut self) -> Result<()> {
+        let Some(pilot) = self.pilot.as_mut().filter(|pilot| pilot.sent || pilot.made.is_none()) else { return Ok(()) };
+        if self.parked.is_none() {
+            return Ok(());
+        }
+        let all = sched_getaffinity(None).context("pilot", "processors")?;
+        let last = (0..CpuSet::MAX_CPU).rev().find(|number| all.is_set(*number)).unwrap_or(0);
+        let stood = stand(PILOT_PLACES[0].1, pilot.spec.as_bytes())?;
+        // It gets the last one. The agent goes on at the first, which has the interrupts.
+        run_on(stood.pid, last)?;
+        run_on(0, 0)?;
+        pilot.processors = Some(all);
+        brief(&stood)?;
+        (pilot.made, pilot.sent) = (Some(stood), false);
+        Ok(())
+    }
+
+    /// Sends the pilot ahead. Whatever becomes of it, nobody waits for it.
+    pub fn send_pilot(&mut self) {
+        let Some(pilot) = self.pilot.as_mut().filter(|pilot| !pilot.sent) else { return };
+        if let Some(pid) = pilot.made.as_ref().and_then(|made| Pid::from_raw(made.pid)) {
+            // One that is gone is no loss.
+            let _ = kill_process(pid, Signal::CONT);
+            pilot.sent = true;
+        }
+    }
+
+    /// Before the agent has a child: that gets all processors, and so does the agent.
+    pub fn use_all_processors(&mut self) {
+        if self.resumed
+            && let Some(all) = self.pilot.as_mut().and_then(|pilot| pilot.processors.take())
+        {
+            // They were its own before.
+            let _ = sched_setaffinity(None, &all);
+        }
     }
 
     /// Hands the parked container what it lacks; the socket that tells how it goes on, and its first process's pid.
@@ -86,15 +136,58 @@ impl Agent {
         if let Some(container) = self.containers.iter_mut().find(|found| found.id == rest.container) {
             container.cgroup = container::cgroup(PARKED);
         }
-        hand_over(&socket, rest)?;
+        let root = container::folder(rest.container).join("rootfs");
+        let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let root = open_tree(CWD, &root, tree).context("create", &root.to_string_lossy())?;
+        hand_over(&socket, root, rest)?;
         Ok((socket.fd, pid))
     }
 }
 
-fn hand_over(socket: &SyncSocket, rest: Rest<'_>) -> Result<()> {
-    let root = container::folder(rest.container).join("rootfs");
-    let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let root = open_tree(CWD, &root, tree).context("create", &root.to_string_lossy())?;
+/// Makes a container that waits, on the empty folder `stage`.
+fn stand(stage: &str, spec: &[u8]) -> Result<Parked> {
+    make_own_folders(stage)?;
+    let request = Request {
+        verb: "park",
+        container: PARKED,
+        spec,
+        init: None,
+        pty: None,
+        start: false,
+        stdio: [None, None, None],
+    };
+    let socket = SyncSocket { fd: spawn(request)?, process: 0 };
+    let mut pid = 0;
+    loop {
+        match socket.wait()? {
+            Report::Pid(number) => pid = number,
+            Report::Parked => return Ok(Parked { socket, pid }),
+            Report::Failed(failure) => return Err(failure),
+            _ => return Err(Failure::new("park", Errno::IO, "vmexec ended without a word")),
+        }
+    }
+}
+
+/// Of the process, 0 being the caller.
+fn run_on(pid: i32, processor: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(processor);
+    sched_setaffinity(Pid::from_raw(pid), &set).context("pilot", "processors")
+}
+
+/// Stops the pilot and hands it its rest: to go on is then a matter of a signal, of which the agent hears nothing.
+/// The agent's own root will do for it: all that it runs there is vmexec.
+fn brief(pilot: &Parked) -> Result<()> {
+    let pid = Pid::from_raw(pilot.pid);
+    pid.map_or(Ok(()), |pid| kill_process(pid, Signal::STOP)).context("pilot", "stop it")?;
+    waitpid(pid, WaitOptions::UNTRACED).context("pilot", "stop it")?;
+    let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let root = open_tree(CWD, "/", tree).context("pilot", "/")?;
+    let spec = PILOT_REST.as_bytes();
+    hand_over(&pilot.socket, root, Rest { container: "", spec, pty: None, start: true, stdio: [None, None, None] })
+}
+
+fn hand_over(socket: &SyncSocket, root: OwnedFd, rest: Rest<'_>) -> Result<()> {
     let mut stdio = Vec::with_capacity(3);
     for (number, fd) in rest.stdio.into_iter().enumerate() {
         let access = if number == 0 { OFlags::RDONLY } else { OFlags::WRONLY };

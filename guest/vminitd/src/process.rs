@@ -155,6 +155,7 @@ impl Agent {
             }
             fd
         } else {
+            self.use_all_processors();
             let verb = if init.is_some() { "exec" } else { "run" };
             spawn(Request { verb, container, spec, init, pty, start, stdio: ends })?
         };

@@ -14,11 +14,16 @@ fn checked(result: i32) -> Result<i32, Errno> {
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }
 
-/// Blocks SIGCHLD and gives a descriptor that is readable when a child has ended.
+/// Blocks SIGCHLD and gives a descriptor that is readable when a child has ended; one that stops is not told of.
 ///
 /// # Errors
-/// As signalfd(2).
+/// As sigaction(2) and signalfd(2).
 pub fn child_signals() -> Result<OwnedFd, Errno> {
+    // SAFETY: all-zero is a valid sigaction: the default action, nothing blocked.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_flags = libc::SA_NOCLDSTOP;
+    // SAFETY: a valid action; the old one isn't asked for.
+    checked(unsafe { libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut()) })?;
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initializes the whole set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };

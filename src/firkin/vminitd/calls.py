@@ -221,9 +221,9 @@ class Calls:
             timeout,
         )
 
-    def park(self, spec_json: bytes, *, timeout: float | None = None) -> Call[pb.Done]:
-        """Make a container that waits for its root and its first process."""
-        return self._submit(_messages().Park(spec_json=spec_json), "done", timeout)
+    def park(self, spec_json: bytes, *, pilot: bool = False, timeout: float | None = None) -> Call[pb.Done]:
+        """Make a container that waits for its root and its first process; with a `pilot` to go ahead of it."""
+        return self._submit(_messages().Park(spec_json=spec_json, pilot=pilot), "done", timeout)
 
     def start_process(self, container: str, process: str, *, timeout: float | None = None) -> Call[pb.ProcessStarted]:
         """Start a process made without `start`."""

@@ -95,7 +95,7 @@ async def _build(
         try:
             faults.point(_BOOTED)
             with (new / "state").open("wb") as state:
-                sentinel = await running.process.or_death(_save(running, config, folder, state.fileno()))
+                sentinel = await running.process.or_death(_save(running, config, host, folder, state.fileno()))
                 os.fsync(state.fileno())
         finally:
             # It has stopped for good: asking it to quit would only race with its end.
@@ -104,7 +104,7 @@ async def _build(
         await asyncio.to_thread(_keep, new, ram, shape, host, sentinel)
 
 
-async def _save(running: Running, config: VmConfig, folder: VmFolder, state: int) -> bytes:
+async def _save(running: Running, config: VmConfig, host: HostCapabilities, folder: VmFolder, state: int) -> bytes:
     """Ready the guest for its forks and save the devices to `state`. The sentinel that the forks wait for."""
     from firkin.vminitd.agent import Agent
 
@@ -112,7 +112,7 @@ async def _save(running: Running, config: VmConfig, folder: VmFolder, state: int
     try:
         agent = Agent(running.link)
         await asyncio.gather(*wire(agent, config))
-        await ready(agent, config)
+        await ready(agent, config, host)
         await agent.quiesce(drop_caches=True)
         await asyncio.sleep(_SETTLE)
         capability = {"capability": "x-ignore-shared", "state": True}
