@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import firkin
 from firkin import AsyncContainer, Stdio
 from firkin.core.capture import Captured
-from firkin.errors import ExecError
+from firkin.errors import AgentError, ExecError
 from firkin.oci import Image
 
 pytestmark = pytest.mark.vm
@@ -73,3 +74,30 @@ def test_a_program_that_is_not_there_is_told_and_leaves_nothing(busybox_image: I
     with pytest.raises(ExecError) as caught:
         firkin.run("busybox", ["/no/such"])
     assert caught.value.exit_code == 127
+
+
+async def test_a_pilot_goes_ahead_and_is_gone(busybox_image: Image) -> None:
+    async with await AsyncContainer.launch("busybox", ["sleep", "600"], cpus=2) as container:
+        assert (await container.vm.agent.stat("/sys/fs/cgroup/firkin/+pilot")).mode & 0o40000
+        async with asyncio.timeout(30):
+            while "/bin/vmexec" in await _programs(container):
+                await asyncio.sleep(0.05)
+        assert (await container.stats()).processes == 1
+        # The agent's children may use both processors.
+        seen = await container.run(["grep", "Cpus_allowed_list", "/proc/self/status"], text=True)
+        assert seen.stdout.split() == ["Cpus_allowed_list:", "0-1"]
+
+
+async def _programs(container: AsyncContainer) -> list[str]:
+    """What the processes of the VM that were there before the container's first one, and some later ones, run."""
+    links = [f"/proc/{pid}/exe" for pid in range(2, container.process.pid + 20)]
+    found = await asyncio.gather(*map(container.vm.agent.stat, links), return_exceptions=True)
+    return [state.link_target for state in found if not isinstance(state, BaseException)]
+
+
+async def test_without_a_second_processor_there_is_no_pilot(busybox_image: Image) -> None:
+    async with await AsyncContainer.launch("busybox", ["sleep", "600"], cpus=1, privileged=True) as container:
+        with pytest.raises(AgentError):
+            await container.vm.agent.stat("/sys/fs/cgroup/firkin/+pilot")
+        # One that waits would be seen: the parked container, which such a one can't become.
+        assert "/bin/vmexec" in await _programs(container)
