@@ -269,6 +269,8 @@ def test_defaults_come_first_at_a_depth_and_give_way_to_the_users() -> None:
         {"rlimits": ["nofile=1", "NOFILE=2"]},
         {"oom_score_adj": 1001},
         {"pids_limit": 0},
+        {"read_bps": 0},
+        {"write_iops": -1},
         {"cpus": 0},
         {"cpus": float("nan")},
         {"memory": "1m"},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -130,6 +132,26 @@ def test_a_disk_is_no_faster_than_allowed(box: library.Container) -> None:
 
 
 @vm
+@pytest.mark.parametrize("how", [(), ("--warm",), ("--no-fork",), ("--writable-layer",)])
+def test_the_first_process_finds_its_disk_throttled(firkin: Firkin, tmp_path: Path, how: tuple[str, ...]) -> None:
+    if how == ("--writable-layer",):
+        how = (*how, str(tmp_path / "layer"))
+        with (tmp_path / "layer").open("wb") as file:
+            file.truncate(256 << 20)
+        subprocess.run(["mkfs.ext4", "-q", tmp_path / "layer"], check=True)
+    flags = ("--device-read-bps", "/dev/sda:50m", "--device-write-bps", "1m", "--write-iops", "500")
+    # The time is the guest's own, of the write alone: 3 MiB, of which the kernel lets some go first.
+    script = "read up _ </proc/uptime; dd if=/dev/zero of=/written bs=64k count=48 conv=fsync 2>&1 || exit"
+    script += "; read down _ </proc/uptime; echo $up $down; grep -r . /sys/fs/cgroup/io.max"
+    ended = firkin("run", "--rm", *how, *flags, "busybox", "sh", "-c", script)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    *_, times, limits = ended.stdout.splitlines()
+    began, finished = map(float, times.split())
+    assert finished - began > 1.5
+    assert limits.endswith(" rbps=52428800 wbps=1048576 riops=max wiops=500")
+
+
+@vm
 def test_a_first_process_that_takes_the_whole_vm_is_killed_for_memory(busybox_image: Image) -> None:
     # Booted: a base VM of this size would be made for this test alone.
     status = library.run("busybox", HOG, memory="128m", fork=False, timeout=120).status
@@ -138,7 +160,7 @@ def test_a_first_process_that_takes_the_whole_vm_is_killed_for_memory(busybox_im
 
 @pytest.mark.parametrize(
     "wrong", [{"pids_limit": 0}, {"cpus": 0}, {"cpus": math.nan}, {"cpus": -2}, {"memory": 0}, {"memory": "5m"},
-              {"memory": "x"}, {"memory_high": -5}]
+              {"memory": "x"}, {"memory_high": -5}, {"read_iops": 0}, {"write_iops": -2}]
 )  # fmt: skip
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError):
@@ -156,7 +178,8 @@ def test_limits_become_files() -> None:
     files = {"cpu.max": "150000 100000", "memory.high": "4096", "memory.max": str(1 << 30), "pids.max": "max"}
     assert limits.cgroup_files(vcpus=2) == files
     assert Limits.from_json(limits.to_json()) == limits
-    rates = Limits.of(read_bps=-1, write_bps="1m")
-    assert rates.cgroup_files(vcpus=2, disk="254:0") == {"io.max": "254:0 rbps=max wbps=1048576"}
+    rates = Limits.of(read_bps=-1, write_bps="1m", read_iops=9, write_iops=-1)
+    assert rates.cgroup_files(vcpus=2, disk="254:0") == {"io.max": "254:0 rbps=max wbps=1048576 riops=9 wiops=max"}
+    assert Limits.from_json(rates.to_json()) == rates
     with pytest.raises(InvalidInputError, match="no limit"):
         Limits.of().cgroup_files(vcpus=2)

@@ -145,8 +145,15 @@ def timed(server, text, rounds):
 
 
 def echo(port):
-    """Serve connections from now on, each by giving back what comes first."""
-    listening = socket.create_server(("0.0.0.0", port))
+    """Serve connections and datagrams from now on, each by giving back what comes first."""
+    listening = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    datagrams.bind(("::", port))
+
+    def answer():
+        while True:
+            data, peer = datagrams.recvfrom(65536)
+            datagrams.sendto(data, peer)
 
     def serve():
         while True:
@@ -154,11 +161,17 @@ def echo(port):
             with sock:
                 sock.sendall(sock.recv(65536))
 
-    threading.Thread(target=serve, daemon=True).start()
+    for work in (serve, answer):
+        threading.Thread(target=work, daemon=True).start()
+
+
+def received():
+    """How many frames the card has received."""
+    return int(Path("/sys/class/net/eth0/statistics/rx_packets").read_text())
 
 
 held = []
-commands = {f.__name__: f for f in (tcp, udp, name, dns, raw, mac, pull, more, push, timed, echo)}
+commands = {f.__name__: f for f in (tcp, udp, name, dns, raw, mac, pull, more, push, timed, echo, received)}
 if __name__ == "__main__":
     for line in sys.stdin:
         given = json.loads(line)

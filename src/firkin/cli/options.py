@@ -75,6 +75,10 @@ _CONTAINER = (
     _many("--tmpfs", metavar="PATH[:OPTIONS]", help="Mount a tmpfs, as /run:size=64m."),
     _one("--shm-size", metavar="SIZE", help="Size of /dev/shm (default: 64m)."),
     _one("--pids-limit", metavar="NUMBER", type=int, help="The most processes and threads; -1 for no limit."),
+    _one("--device-read-bps", "--read-bps", metavar="[DEVICE:]SIZE", help="Bytes a second that the root's disk gives."),
+    _one("--device-write-bps", "--write-bps", metavar="[DEVICE:]SIZE", help="Bytes a second that it takes."),
+    _one("--device-read-iops", "--read-iops", metavar="[DEVICE:]NUMBER", help="Reads a second from it."),
+    _one("--device-write-iops", "--write-iops", metavar="[DEVICE:]NUMBER", help="Writes a second to it."),
     _one("--cpus", metavar="NUMBER", type=float, help="Processors (default: 2); fractions allowed."),
     _one("--cpu-quota", metavar="MICROSECONDS", type=int, help="Processors, as Docker's quota for a period."),
     _one("--cpu-period", metavar="MICROSECONDS", type=int, help="The period of --cpu-quota (default: 100000)."),
@@ -160,6 +164,7 @@ def inputs_from(flags: Mapping[str, Any]) -> OptionInputs:
         inputs["emulate"] = flags["emulate"]
     if given.get("pids_limit", 0) > 0:
         inputs["pids_limit"] = given["pids_limit"]
+    inputs |= _disk_rates(given)
     if "cpu_quota" in given and "cpus" not in given:
         inputs["cpus"] = given["cpu_quota"] / (given.get("cpu_period") or _CPU_PERIOD)
     if given.get("no_fork"):
@@ -262,6 +267,22 @@ def _pair(text: str, what: str) -> tuple[str, str]:
     if not equals or not key:
         raise InvalidInputError(f"{text!r} is not a {what}", value=text, hint="write KEY=VALUE")
     return key, value
+
+
+def _disk_rates(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Docker's flags, too, whose device is the host's: here there is one disk that the container writes to."""
+    rates: dict[str, Any] = {}
+    for name in ("read_bps", "write_bps", "read_iops", "write_iops"):
+        if f"device_{name}" in given:
+            rate = given[f"device_{name}"].rpartition(":")[2]
+            rates[name] = rate if name.endswith("bps") else _number(rate)
+    return rates
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidInputError(f"{text!r} is not a number of operations a second", value=text)
+    return int(text)
 
 
 def _mounts(given: Mapping[str, Any]) -> list[Any]:

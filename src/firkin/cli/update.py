@@ -21,6 +21,8 @@ __all__ = ["command"]
 @click.option("--pids-limit", type=int, metavar="NUMBER", help="The most processes and threads.")
 @click.option("--read-bps", metavar="SIZE", help="Bytes a second that the root filesystem's disk gives.")
 @click.option("--write-bps", metavar="SIZE", help="Bytes a second that it takes.")
+@click.option("--read-iops", type=int, metavar="NUMBER", help="Reads a second from it.")
+@click.option("--write-iops", type=int, metavar="NUMBER", help="Writes a second to it.")
 @click.argument("containers", nargs=-1, required=True)
 def command(
     containers: tuple[str, ...],
@@ -30,6 +32,8 @@ def command(
     pids_limit: int | None,
     read_bps: str | None,
     write_bps: str | None,
+    read_iops: int | None,
+    write_iops: int | None,
 ) -> None:
     """Change the limits of live containers, inside their VMs. -1 lifts a limit.
 
@@ -45,6 +49,8 @@ def command(
         memory_high=memory_high,
         read_bps=read_bps,
         write_bps=write_bps,
+        read_iops=read_iops,
+        write_iops=write_iops,
     )
     drive(_update(containers, limits))
 

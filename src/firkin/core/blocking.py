@@ -263,6 +263,8 @@ class Container:
         memory_high: Size | int | str | None = None,
         read_bps: Size | int | str | None = None,
         write_bps: Size | int | str | None = None,
+        read_iops: int | None = None,
+        write_iops: int | None = None,
     ) -> None:
         """As `AsyncContainer.update`.
 
@@ -277,6 +279,8 @@ class Container:
             memory_high=memory_high,
             read_bps=read_bps,
             write_bps=write_bps,
+            read_iops=read_iops,
+            write_iops=write_iops,
         )
         engine().call(work)
 

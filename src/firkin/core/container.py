@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, Unpack
 from firkin.core.capture import CAPTURE_LIMIT
 from firkin.core.exec_config import ExecConfig
 from firkin.core.exit import CompletedProcess, ExitStatus
-from firkin.core.guest_root import disk_device
 from firkin.core.option_inputs import ExecInputs, OptionInputs
 from firkin.core.process import AsyncProcess
 from firkin.core.sockets import SocketRelays
@@ -311,12 +310,15 @@ class AsyncContainer(Closing):
         memory_high: Size | int | str | None = None,
         read_bps: Size | int | str | None = None,
         write_bps: Size | int | str | None = None,
+        read_iops: int | None = None,
+        write_iops: int | None = None,
     ) -> None:
         """Change limits of the running container; -1 lifts one, `None` leaves it as it is.
 
         `memory` (bytes, or `"64m"`) kills above it, `memory_high` slows down above it; both are the container's own,
-        within the VM's. `read_bps`, `write_bps`: bytes a second from and to the root filesystem's disk. Where one can't
-        be set, some of the others are. Raises `InvalidInputError`, `StateError`, `AgentError`.
+        within the VM's. `read_bps`, `write_bps`: bytes a second from and to the root filesystem's disk; `read_iops`,
+        `write_iops`: operations. Where one can't be set, some of the others are. Raises `InvalidInputError`,
+        `StateError`, `AgentError`.
         """
         from firkin.core.limits import Limits
 
@@ -327,20 +329,18 @@ class AsyncContainer(Closing):
             memory_high=memory_high,
             read_bps=read_bps,
             write_bps=write_bps,
+            read_iops=read_iops,
+            write_iops=write_iops,
         )
         await self.set_limits(limits)
 
     async def set_limits(self, limits: Limits) -> None:
         """As `update`, from `Limits`."""
+        from firkin.core.limiting import set_limits
+
         limits.cgroup_files(vcpus=self.options.vcpus)
         self._check_running()
-        disk = ""
-        if limits.read_bps is not None or limits.write_bps is not None:
-            # The one that is written to: a writable layer's is the second.
-            device = (await self.vm.agent.stat(disk_device(int(self.options.writable_layer is not None)))).rdev
-            disk = f"{os.major(device)}:{os.minor(device)}"
-        files = limits.cgroup_files(vcpus=self.options.vcpus, disk=disk)
-        await self.vm.agent.update_resources(self.guest_id, files)
+        await set_limits(self.vm, self.guest_id, self.options, limits)
 
     @property
     def ports(self) -> tuple[PortPublication, ...]:

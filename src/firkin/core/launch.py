@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from firkin import faults
 from firkin.core.assembly import assemble
 from firkin.core.beginning import Beginning, Machine, begin
+from firkin.core.limiting import before_start
 from firkin.core.lowering import resolve_stop_signal
 from firkin.core.mounted_disks import hold_disks
 from firkin.core.name_files import name_requests
@@ -122,6 +123,7 @@ async def _start(vm: VirtualMachine, begun: Beginning, machine: Machine) -> Asyn
     )
     # A fork has one made already.
     rest = rest_of(spec) if vm.forked else None
+    sockets = (partial(begun.sockets.start, vm, begun.id),) if begun.sockets else ()
     return await start_process(
         vm,
         begun.id,
@@ -132,5 +134,5 @@ async def _start(vm: VirtualMachine, begun: Beginning, machine: Machine) -> Asyn
         program=spec.process.args[0],
         before=before,
         parked=rest is not None,
-        created=partial(begun.sockets.start, vm, begun.id) if begun.sockets else None,
+        created=before_start(vm, begun.id, options, *sockets),
     )

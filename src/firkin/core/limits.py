@@ -26,7 +26,7 @@ class Limits:
 
     `pids`: tasks. `cpus`: processors, fractions allowed. `memory`: bytes; above it the kernel kills (memory.max).
     `memory_high`: bytes; above it the kernel slows down and takes cache back (memory.high). `read_bps`, `write_bps`:
-    bytes a second from and to the disk of the root filesystem (io.max).
+    bytes a second from and to the disk of the root filesystem, `read_iops`, `write_iops`: operations (io.max).
     """
 
     pids: int | None = None
@@ -35,6 +35,8 @@ class Limits:
     memory_high: int | None = None
     read_bps: int | None = None
     write_bps: int | None = None
+    read_iops: int | None = None
+    write_iops: int | None = None
 
     @classmethod
     def of(
@@ -46,14 +48,38 @@ class Limits:
         memory_high: Size | int | str | None = None,
         read_bps: Size | int | str | None = None,
         write_bps: Size | int | str | None = None,
+        read_iops: int | None = None,
+        write_iops: int | None = None,
     ) -> Limits:
         """Checked limits of looser values (`"64m"`). Raises `InvalidInputError`."""
         if pids_limit is not None and pids_limit != -1 and pids_limit < 1:
             raise InvalidInputError(f"a limit of {pids_limit} processes allows none", value=pids_limit)
         if cpus is not None and cpus != -1 and not (math.isfinite(cpus) and cpus >= _LEAST_CPUS):
             raise InvalidInputError(f"{cpus} processors are out of range", value=cpus, hint=f"at least {_LEAST_CPUS}")
-        sizes = (("memory", memory), ("memory_high", memory_high), ("read_bps", read_bps), ("write_bps", write_bps))
-        return cls(pids_limit, cpus, *(_bytes(what, given) for what, given in sizes))
+        for what, given in (("read", read_iops), ("write", write_iops)):
+            if given is not None and given != -1 and given < 1:
+                raise InvalidInputError(f"{given} {what} operations a second allow none", value=given)
+        return cls(
+            pids_limit,
+            cpus,
+            _bytes("memory", memory),
+            _bytes("memory_high", memory_high),
+            _bytes("read_bps", read_bps),
+            _bytes("write_bps", write_bps),
+            read_iops,
+            write_iops,
+        )
+
+    @property
+    def rates(self) -> tuple[tuple[str, int], ...]:
+        """Those of the disk, by their names in io.max."""
+        named = (
+            ("rbps", self.read_bps),
+            ("wbps", self.write_bps),
+            ("riops", self.read_iops),
+            ("wiops", self.write_iops),
+        )
+        return tuple((key, value) for key, value in named if value is not None)
 
     def cgroup_files(self, *, vcpus: int, disk: str = "") -> dict[str, str]:
         """What to write to which file, for a VM of `vcpus` processors, whose root's `disk` is `major:minor`.
@@ -73,8 +99,7 @@ class Limits:
         for name, value in (("memory.high", self.memory_high), ("memory.max", self.memory), ("pids.max", self.pids)):
             if value is not None:
                 files[name] = "max" if value == -1 else str(value)
-        rates = (("rbps", self.read_bps), ("wbps", self.write_bps))
-        if given := [f"{key}={'max' if value == -1 else value}" for key, value in rates if value is not None]:
+        if given := [f"{key}={'max' if value == -1 else value}" for key, value in self.rates]:
             files["io.max"] = " ".join((disk, *given))
         if not files:
             raise InvalidInputError("no limit was given", hint="name at least one")
@@ -96,6 +121,8 @@ class Limits:
                 memory_high=given.get("memory_high"),
                 read_bps=given.get("read_bps"),
                 write_bps=given.get("write_bps"),
+                read_iops=given.get("read_iops"),
+                write_iops=given.get("write_iops"),
             )
         except (ValueError, TypeError, AttributeError) as error:
             if isinstance(error, InvalidInputError):

@@ -65,6 +65,10 @@ class OptionInputs(ExecInputs, total=False):
     virtiofs_shares: Iterable[VirtiofsShare]
     shm_size: Size | int | str
     pids_limit: int
+    read_bps: Size | int | str
+    write_bps: Size | int | str
+    read_iops: int
+    write_iops: int
     use_init: bool
     pull: PullPolicy
     platform: Platform | str
@@ -201,8 +205,8 @@ def _each(convert_one: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[
 
 _SAME = """
     capabilities no_new_privileges selinux_label apparmor_profile oom_score_adj privileged terminal stdin stdout stderr
-    stop_timeout read_only pids_limit use_init pull cpus emulate nested cpu_model accel fork network dns mac_address mtu
-    policy warm
+    stop_timeout read_only pids_limit read_iops write_iops use_init pull cpus emulate nested cpu_model accel fork
+    network dns mac_address mtu policy warm
 """
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
@@ -229,6 +233,8 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "virtiofs_shares": tuple,
     "platform": lambda value: value if isinstance(value, Platform) else Platform.parse(value),
     "shm_size": Size.parse,
+    "read_bps": Size.parse,
+    "write_bps": Size.parse,
     "memory": Size.parse,
     "disk": Size.parse,
     "writable_layer": Path,

@@ -15,6 +15,7 @@ from firkin.oci.ensure import PullPolicy
 from firkin.types import GuestPath, Hostname, Platform, Signal, Size
 
 if TYPE_CHECKING:
+    from firkin.core.limits import Limits
     from firkin.core.mount import FileMount, Mount, VirtiofsShare
     from firkin.core.seccomp import Seccomp
 
@@ -30,8 +31,10 @@ class ContainerOptions(ProcessOptions, VmOptions, NetworkOptions):
 
     Unset (`None` or empty) takes the image's. `entrypoint` given, even empty, also puts the image's command aside.
     `masked_paths` and `readonly_paths`: `None` for the defaults, `()` for none. `pids_limit` counts tasks.
-    `privileged`: every capability, no seccomp, nothing masked or read-only, inside the VM. `pull`: when the image's
-    registry is asked. `platform`: which of an image's several, in place of the host's. Raises `InvalidInputError`.
+    `read_bps`, `write_bps`: bytes a second from and to the root filesystem's disk, `read_iops`, `write_iops`:
+    operations. `privileged`: every capability, no seccomp, nothing masked or read-only, inside the VM. `pull`: when the
+    image's registry is asked. `platform`: which of an image's several, in place of the host's. Raises
+    `InvalidInputError`.
     """
 
     entrypoint: tuple[str, ...] | None = None
@@ -49,6 +52,10 @@ class ContainerOptions(ProcessOptions, VmOptions, NetworkOptions):
     virtiofs_shares: tuple[VirtiofsShare, ...] = ()
     shm_size: Size = _SHM_SIZE
     pids_limit: int | None = None
+    read_bps: Size | None = None
+    write_bps: Size | None = None
+    read_iops: int | None = None
+    write_iops: int | None = None
     use_init: bool = False
     pull: PullPolicy = "missing"
     platform: Platform | None = None
@@ -59,6 +66,9 @@ class ContainerOptions(ProcessOptions, VmOptions, NetworkOptions):
         check_command("entrypoint", self.entrypoint or ())
         if self.pids_limit is not None and self.pids_limit < 1:
             raise InvalidInputError(f"a limit of {self.pids_limit} processes allows none", value=self.pids_limit)
+        for rate in (self.read_bps, self.write_bps, self.read_iops, self.write_iops):
+            if rate is not None and rate < 1:
+                raise InvalidInputError(f"{rate} a second from or to the disk allows nothing", value=rate)
         if self.stop_timeout is not None and not self.stop_timeout >= 0:
             raise InvalidInputError(f"{self.stop_timeout} seconds is not a time to wait", value=self.stop_timeout)
         for key, value in self.sysctl.items():
@@ -75,6 +85,16 @@ class ContainerOptions(ProcessOptions, VmOptions, NetworkOptions):
                 raise InvalidInputError(
                     f"no share has the tag {mount.source!r}", value=mount, hint="add it to virtiofs_shares"
                 )
+
+    @property
+    def disk_rates(self) -> Limits | None:
+        """The limits of the root filesystem's disk, if there is one."""
+        from firkin.core.limits import Limits
+
+        limits = Limits.of(
+            read_bps=self.read_bps, write_bps=self.write_bps, read_iops=self.read_iops, write_iops=self.write_iops
+        )
+        return limits if limits.rates else None
 
 
 def _check_sysctl(key: str, value: str) -> None:

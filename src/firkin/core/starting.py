@@ -76,8 +76,8 @@ async def start_process(
         exit.cancel()
         await asyncio.gather(exit, made, *before, return_exceptions=True)
         await channels.aclose()
-        if isinstance(error, AgentError):
-            raise exec_error(error, program) from error
+        if isinstance(error, AgentError) and (seen := exec_error(error, program)) is not error:
+            raise seen from error
         raise
     return AsyncProcess(vm.agent, container, id, started.pid, channels, exit)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from firkin.core.assembly import assemble
+from firkin.core.limiting import before_start
 from firkin.core.lowering import resolve_stop_signal
 from firkin.core.name_files import name_requests
 from firkin.core.parking import rest_of
@@ -71,6 +72,7 @@ async def start_in(
             pty=options.pty_size,
             program=spec.process.args[0],
             parked=rest is not None,
+            created=before_start(vm, GUEST_ID, options),
             before=(
                 *before,
                 vm.agent.submit(vm.resume_message(epoch=epoch, hostname=spec.hostname)),
