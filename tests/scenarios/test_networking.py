@@ -44,16 +44,3 @@ def test_enabled(plain: firkin.Container) -> None:
     assert "default via 192.0.0.1 dev eth0" in shown
     assert "nameserver 192.0.0.1" in shown
     assert shown.count("1 packets received") == 2
-
-
-@scenario("container hosts")
-def test_hosts(busybox_image: Image) -> None:
-    hosts = ["db:10.1.2.3", "db.example:10.1.2.3", "six:2600:9::1", "box:10.9.9.9"]
-    script = "cat /etc/hosts; getent hosts db.example; ping -c 1 -W 1 loop | head -n 1"
-    shown = firkin.run("busybox", ["sh", "-c", script], hostname="named", hosts=[*hosts, "loop:127.0.0.9"], text=True)
-    lines = [line.split() for line in str(shown.stdout).splitlines()]
-    for name, _, address in (entry.partition(":") for entry in hosts):
-        assert any(line[0] == address and name in line[1:] for line in lines), (name, shown.stdout)
-    assert ["127.0.0.1", "localhost"] in lines
-    assert any(line[-1] == "named" for line in lines)
-    assert lines[-1][:3] == ["PING", "loop", "(127.0.0.9):"]
