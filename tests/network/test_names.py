@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]
 
 GATEWAY = INSIDE[4].gateway_text
 CLOSED = "EHOSTUNREACH"
+REFUSED = (CLOSED, "EACCES")  # the second is IPv6's
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -73,6 +74,10 @@ async def test_every_server_is_ours(box: Guest, world: World) -> None:
     for server in ("9.9.9.9", "8.8.8.8", "10.1.2.3", "2600:9::1"):
         for stream in (False, True):
             assert (await box.dns(server, "other.example", stream=stream))["code"] == 5
+        # Nor by TLS or HTTPS, whose questions nobody reads: only what an answer of ours has opened is open.
+        for port in (853, 443):
+            assert await box.tcp(server, port) in REFUSED
+            assert await box.udp(server, port) in REFUSED
     assert await box.dns("9.9.9.9", "other.example", stream=True, port=853) == CLOSED
     assert await box.tcp("8.8.8.8", 443) == CLOSED
     assert world.seen() == []

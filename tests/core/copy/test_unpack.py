@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,30 @@ def test_the_callers_own_symlink_is_not_written_through(place: HostPlace, tmp_pa
     take(archive(folder("t"), member("t/out", b"a file now")), HostPlace(place.folder, None))
     assert (place.folder / "out").read_bytes() == b"a file now"
     assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_a_folder_exchanged_for_a_symlink_meanwhile_is_not_followed(place: HostPlace, tmp_path: Path) -> None:
+    """The guest may share the destination, and so exchange what is in it while its archive is read."""
+    (place.folder / "a").mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+
+    class Exchanging:
+        def __init__(self, data: bytes) -> None:
+            self.inner = io.BytesIO(data)
+
+        def read(self, size: int, /) -> bytes:
+            if self.inner.tell() > MIB and not (place.folder / "a").is_symlink():
+                (place.folder / "a").rename(place.folder / "moved")
+                (place.folder / "a").symlink_to(outside)
+            return self.inner.read(min(size, 4096))
+
+    members = folder("t"), folder("t/a"), member("t/a/x", bytes(2 * MIB)), member("t/a/y", b"y"), folder("t/a/z")
+    data = Exchanging(archive(*members, member("t/a/z/w", b"w")))
+    with suppress(FirkinError):
+        unpack(data, HostPlace(place.folder, None), BOUNDS, preserve_owner=False)
+    assert (place.folder / "a").is_symlink()
+    assert names(outside) == []
 
 
 def test_set_id_bits_and_owners_are_not_the_guests(place: HostPlace) -> None:
