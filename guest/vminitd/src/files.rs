@@ -4,15 +4,19 @@ use std::path::Path;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, Dev, FileType, Gid, Mode, OFlags, StatxFlags, Uid, chownat, fchmod, fstat, mkdirat, readlinkat, statx,
+    AtFlags, Dev, Dir, FileType, Gid, Mode, OFlags, StatxFlags, Uid, chownat, fchmod, fstat, mkdirat, readlinkat, statx,
 };
 use rustix::io::{Errno, write};
 
+use crate::agent::Agent;
+use crate::call::done;
 use crate::failure::{Context, Failure, Result};
 use crate::guest_root::{GuestRoot, absolute};
-use crate::messages::{Mkdir, Stat, StatReply, Sysctl, WriteFile};
+use crate::messages::{Mkdir, ReadFolders, Stat, StatReply, Sysctl, WriteFile};
 
 const MODE_BITS: u32 = 0o7777;
+/// Names of one folder that ReadFolders reads.
+const MAX_NAMES: usize = 4096;
 
 /// The call.
 ///
@@ -106,6 +110,34 @@ fn state(root: &GuestRoot, path: &Path, follow: bool) -> std::result::Result<Sta
         rdev: device(found.stx_rdev_major, found.stx_rdev_minor),
         link_target: link_target(&file, found.stx_mode.into()),
     })
+}
+
+/// The call: it may wait for a disk, and so is a helper's work.
+///
+/// # Errors
+/// There is no such container, or as [`Agent::fork_helper`].
+pub fn read_folders(agent: &mut Agent, token: u32, call: ReadFolders) -> Result<()> {
+    let root = agent.root_of(&call.container)?.folder(Path::new(".")).context("read", &call.container)?;
+    agent.fork_helper(token, None, Some(root), move |hands| {
+        let root = GuestRoot::inside(hands.place()?);
+        for path in &call.paths {
+            // It is a help to later starts: what can't be read is no failure.
+            let _ = read_folder(&root, Path::new(path));
+        }
+        Ok(done())
+    })
+}
+
+fn read_folder(root: &GuestRoot, path: &Path) -> std::result::Result<(), Errno> {
+    let folder = root.open(path, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+    for entry in Dir::read_from(&folder)?.take(MAX_NAMES) {
+        let (entry, flags) = (entry?, AtFlags::SYMLINK_NOFOLLOW);
+        let known = statx(&folder, entry.file_name(), flags, StatxFlags::BASIC_STATS)?;
+        if FileType::from_raw_mode(known.stx_mode.into()) == FileType::Symlink {
+            readlinkat(&folder, entry.file_name(), Vec::new())?;
+        }
+    }
+    Ok(())
 }
 
 fn device(major: u32, minor: u32) -> Dev {

@@ -33,6 +33,11 @@ impl GuestRoot {
             .map(|folder| Self { folder, resolve: ResolveFlags::IN_ROOT })
     }
 
+    /// A folder out of which neither `..` nor symbolic links lead.
+    pub fn inside(folder: OwnedFd) -> Self {
+        Self { folder, resolve: ResolveFlags::IN_ROOT }
+    }
+
     /// A folder that no symbolic link leads out of: EXDEV.
     pub fn beneath(folder: OwnedFd) -> Self {
         Self { folder, resolve: ResolveFlags::BENEATH }

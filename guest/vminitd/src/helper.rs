@@ -46,6 +46,14 @@ pub struct Hands {
 }
 
 impl Hands {
+    /// The place, for work that was given one.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn place(self) -> Result<OwnedFd> {
+        self.place.ok_or(Errno::BADF).context("helper", "descriptors")
+    }
+
     /// The stream and the place, for work that was given both.
     ///
     /// # Errors

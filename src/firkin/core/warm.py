@@ -74,7 +74,7 @@ __all__ = [
 
 _log = logging.getLogger("firkin.core.warm")
 _BUILT = faults.declare("warm.before-publish", "a warm image is whole under a temporary name")
-_FORMAT = 1
+_FORMAT = 2
 _MOST, _MOST_BYTES = 8, 8 << 30
 # What the agent calls the container of every start; its root is mounted when the VM is saved.
 GUEST_ID = ContainerId("warm")
@@ -263,9 +263,16 @@ async def _build(warmed: WarmUp, folder: Path, command: tuple[str, ...]) -> None
         for call in calls:
             await call
         await _run_first(vm, warmed, command)
+        # Where a start looks for its program: a name that is not there is looked for in each of them.
+        await vm.agent.read_folders(GUEST_ID, _path(prepared.spec), timeout=_LIMIT)
         await vm.agent.quiesce(timeout=_LIMIT)
         document = {"image": str(warmed.image), "chain": str(warmed.image.chain_id), "command": list(command)}
         await save(vm, folder, document | {"parked": vm.forked and bool(prepared.config.parked)}, go_on=False)
+
+
+def _path(spec: RuntimeSpec) -> list[str]:
+    found = [value.removeprefix("PATH=") for value in spec.process.env if value.startswith("PATH=")]
+    return [folder for value in found[-1:] for folder in value.split(":") if folder.startswith("/")]
 
 
 async def _run_first(vm: VirtualMachine, warmed: WarmUp, command: tuple[str, ...]) -> None:
