@@ -117,6 +117,15 @@ async def test_mounts_of_the_agent(guest: Guest) -> None:
         await guest.call(pb.Umount(path="/mnt/t"))
 
 
+async def test_what_is_read_ahead_need_not_be_readable(guest: Guest) -> None:
+    await guest.vm.agent.write_file("/plain", b"x" * 100_000, container=CONTAINER)
+    await guest.shell("mkfifo /pipe; ln -s /pipe /to-pipe; ln -s ../../../.. /up; mkdir /names; touch /names/a")
+    paths = ["/plain", "/pipe", "/to-pipe", "/up", "/names", "/dev/zero", "/missing", "relative", ""]
+    await guest.vm.agent.read_ahead(CONTAINER, paths, timeout=30)
+    with pytest.raises(AgentError):
+        await guest.vm.agent.read_ahead("nobody", ["/"])
+
+
 async def test_settings(guest: Guest) -> None:
     await guest.call(pb.Sysctl(values={"net.core.somaxconn": "1234", "kernel/panic_on_oops": "0"}))
     assert await guest.shell("cat /proc/sys/net/core/somaxconn") == "1234\n"

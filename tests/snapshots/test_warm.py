@@ -44,6 +44,13 @@ def folders(own: Path) -> list[Path]:
     return [path for path in (StateDirs.under(own).cache / "warm").iterdir() if path.is_dir()]
 
 
+def test_a_start_waits_for_no_disk(own: Path, busybox_image: Image) -> None:
+    reads = ["cat", "/sys/fs/cgroup/io.stat"]
+    assert run("busybox", reads, text=True, warm=True, **SHAPE).stdout == ""
+    # What one sees that had to read.
+    assert "rbytes=" in str(run("busybox", reads, text=True, **SHAPE).stdout)
+
+
 def test_it_is_made_at_the_first_start_and_forked_by_every_other(own: Path, busybox_image: Image) -> None:
     several = [run("busybox", ["sh", "-c", IDENTITY], text=True, warm=True, **SHAPE) for _ in range(3)]
     first = [str(done.stdout).split("\n") for done in several]

@@ -75,7 +75,7 @@ impl Agent {
                 .map(|found| Outcome::Now(reply::Result::Stat(found))),
             Call::CopyIn(call) => Outcome::later(copy::copy_in(self, token, call)),
             Call::CopyOut(call) => Outcome::later(copy::copy_out(self, token, call)),
-            Call::ReadFolders(call) => Outcome::later(files::read_folders(self, token, call)),
+            Call::ReadAhead(call) => Outcome::later(files::read_ahead(self, token, call)),
             Call::Sysctl(call) => Outcome::done(files::sysctl(&call)),
             call => self.handle_container(token, call),
         }

@@ -298,7 +298,9 @@ class AsyncWarmPool(Closing):
         assert self._warmed is not None
         # Not where the options ask for more than the parked container can be: then it stays parked.
         parked = bool(saved.document["parked"]) and rest_of(self._warmed.prepared.spec) is not None
-        await vm.agent.call(vm.resume_message(epoch=saved.epoch))
+        known = [vm.agent.submit(vm.resume_message(epoch=saved.epoch, hostname=_REHEARSAL)), *vm.submit_networks()]
+        for call in known:
+            await call
         try:
             await warm_up(vm, self._warmed, self._dry_run, id=_REHEARSAL, parked=parked)
         except FirkinTimeoutError:

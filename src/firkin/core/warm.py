@@ -74,7 +74,7 @@ __all__ = [
 
 _log = logging.getLogger("firkin.core.warm")
 _BUILT = faults.declare("warm.before-publish", "a warm image is whole under a temporary name")
-_FORMAT = 2
+_FORMAT = 3
 _MOST, _MOST_BYTES = 8, 8 << 30
 # What the agent calls the container of every start; its root is mounted when the VM is saved.
 GUEST_ID = ContainerId("warm")
@@ -83,6 +83,19 @@ _LIMIT = 300.0
 _OTHERS = frozenset({"bind", "file", "virtiofs", "volume", "image", "block"})
 # A process that closed its output and means to end does so within this.
 _ENDING = 0.5
+# What most programs of an image need, and the one that is run most.
+_EVERYONES = (
+    "/bin/sh",
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/lib/ld-linux-aarch64.so.1",
+    "/lib/aarch64-linux-gnu/libc.so.6",
+    "/lib/ld-musl-x86_64.so.1",
+    "/lib/ld-musl-aarch64.so.1",
+    "/lib64/libc.so.6",
+    "/etc/ld.so.cache",
+    "/etc/nsswitch.conf",
+)
 # Of an image without a command to run: its shell and C library get into the page cache.
 _SHELL = ("/bin/sh", "-c", ":")
 
@@ -263,14 +276,14 @@ async def _build(warmed: WarmUp, folder: Path, command: tuple[str, ...]) -> None
         for call in calls:
             await call
         await _run_first(vm, warmed, command)
-        # Where a start looks for its program: a name that is not there is looked for in each of them.
-        await vm.agent.read_folders(GUEST_ID, _path(prepared.spec), timeout=_LIMIT)
+        await vm.agent.read_ahead(GUEST_ID, (*_path(prepared.spec), *_EVERYONES), timeout=_LIMIT)
         await vm.agent.quiesce(timeout=_LIMIT)
         document = {"image": str(warmed.image), "chain": str(warmed.image.chain_id), "command": list(command)}
         await save(vm, folder, document | {"parked": vm.forked and bool(prepared.config.parked)}, go_on=False)
 
 
 def _path(spec: RuntimeSpec) -> list[str]:
+    """Where a start looks for its program: a name that is not there is looked for in each of them."""
     found = [value.removeprefix("PATH=") for value in spec.process.env if value.startswith("PATH=")]
     return [folder for value in found[-1:] for folder in value.split(":") if folder.startswith("/")]
 

@@ -146,9 +146,9 @@ class Calls:
         """What lstat(2), or with `follow` stat(2), says; below the container's root where one is named."""
         return self._submit(_messages().Stat(path=path, follow=follow, container=container), "stat", timeout)
 
-    def read_folders(self, container: str, paths: Iterable[str], *, timeout: float | None = None) -> Call[pb.Done]:
-        """Get the names in folders below the container's root, and what is known of each, into the guest's caches."""
-        return self._submit(_messages().ReadFolders(container=container, paths=paths), "done", timeout)
+    def read_ahead(self, container: str, paths: Iterable[str], *, timeout: float | None = None) -> Call[pb.Done]:
+        """Get files below the container's root, and the names in folders, into the guest's caches."""
+        return self._submit(_messages().ReadAhead(container=container, paths=paths), "done", timeout)
 
     def copy_in(
         self,
