@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -125,6 +126,18 @@ async def test_stopping_a_vm_ends_every_call_at_once_and_says_why(busybox_image:
         assert isinstance(result, FirkinError), result
         assert f"the VM {container.id} was stopped" in str(result)
     await container.aclose()
+
+
+async def test_a_process_that_nobody_waits_for_ends_without_a_word(busybox_image: Image) -> None:
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    async with await AsyncContainer.launch("busybox", ["sleep", "600"]) as container:
+        await container.exec(["sleep", "300"], stdin=Stdio.PIPED, stdout=Stdio.INHERIT, stderr=Stdio.INHERIT)
+        await container.vm.aclose()
+    del container
+    gc.collect()
+    await asyncio.sleep(0)
+    assert said == []
 
 
 @pytest.mark.parametrize("how", ["agent hangs", "QEMU is stopped", "QEMU is killed"])

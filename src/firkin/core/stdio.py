@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firkin.types import Stdio
 from firkin.vminitd.relay import copy_fd_to_stream, copy_stream_to_fd
@@ -88,11 +88,9 @@ class Channels:
     def _inherit(self, end: _End, stream: Stream) -> None:
         stdin, stdout, stderr = self.fds
         if end.name == "stdin" and self.spec.stdin is Stdio.INHERIT:
-            self._input.append(asyncio.create_task(copy_fd_to_stream(stdin, stream, self.typed)))
+            self._input.append(_relay(copy_fd_to_stream(stdin, stream, self.typed)))
         if end.name != "stdin" or self.spec.terminal:
-            self._output.append(
-                asyncio.create_task(copy_stream_to_fd(stream, stderr if end.name == "stderr" else stdout))
-            )
+            self._output.append(_relay(copy_stream_to_fd(stream, stderr if end.name == "stderr" else stdout)))
 
     def piped(self, name: str) -> Stream | None:
         """The stream of a PIPED end (`stdin`, `stdout`, `stderr`), or `None`."""
@@ -131,3 +129,10 @@ class Channels:
                 end.listener.close()
             if end.stream is not None:
                 end.stream.reset()
+
+
+def _relay(work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+    task = asyncio.create_task(work)
+    # That the VM has gone is what the process's own wait says; where nobody waits, asyncio is not to complain.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
