@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,12 +129,15 @@ async def test_a_clock_that_is_ahead_slows_down_and_one_behind_is_set_forward(bu
 @pytest.mark.vm
 @pytest.mark.soak
 @pytest.mark.timeout(4000)
-async def test_less_than_100_ms_an_hour_under_load(busybox_image: Image) -> None:
+@pytest.mark.parametrize("minutes", [10, 60], ids=["10-minutes", "an-hour"])
+async def test_less_than_100_ms_an_hour_under_load(busybox_image: Image, minutes: int) -> None:
     async with await AsyncContainer.launch("busybox", ["sh", "-c", "while :; do :; done"]) as box:
         reader = Upkeep(box.vm)
-        worst = 0
-        for _ in range(60):
+        seen = []
+        for _ in range(minutes):
             await asyncio.sleep(60)
             ahead, unsure = await best_offset(reader)
-            worst = max(worst, abs(ahead) - unsure)
-        assert worst < 100 * MS
+            seen.append((ahead / MS, unsure / MS))
+    # For whoever runs it by itself: -rP shows it.
+    sys.stdout.write("".join(f"{ahead:+.1f} ms, +-{unsure:.1f}\n" for ahead, unsure in seen))
+    assert max(abs(ahead) - unsure for ahead, unsure in seen) < 100
