@@ -44,6 +44,18 @@ def test_the_guests_programs_are_static_and_executable(wheel: Path, tmp_path: Pa
             assert archive.getinfo(name).external_attr >> 16 & 0o111 == 0o111
 
 
+def test_a_users_program_is_checked_strictly_against_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    """As installed: mypy believes the annotations of a package that has `py.typed`."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
+    (site,) = (tmp_path / "env").glob("lib/python3*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    program = ROOT / "tests" / "packaging" / "user_program.py"
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-executable", "env/bin/python"]
+    done = subprocess.run([*command, str(program)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "Success: no issues found in 1 source file\n", done.stdout + done.stderr
+
+
 def test_the_metadata_says_what_the_source_does(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (folder,) = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name}

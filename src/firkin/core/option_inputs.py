@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from firkin.core.options import ContainerOptions
-from firkin.errors import InvalidInputError
+from firkin.errors import FirkinError, InvalidInputError
 from firkin.network.policy import Policy
 from firkin.types import GuestPath, Hostname, LinuxCapabilities, Platform, PtySize, Rlimit, Signal, Size, Stdio, User
 
@@ -109,7 +109,7 @@ def container_options(command: str | Sequence[str] = (), **inputs: Unpack[Option
 def convert(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Each of `inputs` as the strict type of its field; `tmpfs` joins `mounts`, what is allowed and denied is a policy.
 
-    Raises `InvalidInputError` for an unknown name.
+    Raises `InvalidInputError` for an unknown name, and a value of a type that can't be it.
     """
     given = {name: value for name, value in inputs.items() if value is not None}
     if tmpfs := given.pop("tmpfs", ()):
@@ -121,11 +121,22 @@ def convert(inputs: Mapping[str, Any]) -> dict[str, Any]:
         converter = _CONVERTERS.get(name)
         if converter is None:
             raise InvalidInputError(f"there is no option {name!r}", value=name)
-        converted[name] = converter(value)
+        try:
+            converted[name] = converter(value)
+        except FirkinError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(f"{name} can't be {value!r}", value=value) from error
     return converted
 
 
 def _same(value: Any) -> Any:
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
     return value
 
 
@@ -204,13 +215,13 @@ def _each(convert_one: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[
 
 
 _SAME = """
-    capabilities no_new_privileges selinux_label apparmor_profile oom_score_adj privileged terminal stdin stdout stderr
-    stop_timeout read_only pids_limit read_iops write_iops use_init pull cpus emulate nested cpu_model accel fork
-    network dns mac_address mtu policy warm
+    capabilities no_new_privileges selinux_label apparmor_profile privileged terminal stdin stdout stderr
+    read_only use_init pull emulate nested cpu_model accel fork network dns mac_address policy warm
 """
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(_SAME.split(), _same),
+    **dict.fromkeys(("cpus", "mtu", "oom_score_adj", "pids_limit", "read_iops", "stop_timeout", "write_iops"), _number),
     "command": _words,
     "entrypoint": _entrypoint,
     "env": _env,

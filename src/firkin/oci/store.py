@@ -32,7 +32,7 @@ ROOTFS_LIMIT = 32 << 30
 
 
 class ImageStore:
-    """Images below `dirs.data/images`, their root filesystems below `dirs.cache/rootfs`.
+    """Images below `dirs.data/images`, their root filesystems below `dirs.cache/rootfs` (default: the user's own).
 
     Any number of stores, in any number of processes, may work on the same folders. Unused root
     filesystems beyond `rootfs_limit` bytes go, the longest unused first. `write_image` and `hasher` are for tests.
@@ -40,13 +40,14 @@ class ImageStore:
 
     def __init__(
         self,
-        dirs: StateDirs,
+        dirs: StateDirs | None = None,
         *,
         limits: ImageLimits = DEFAULT_LIMITS,
         write_image: WriteImage | None = None,
         hasher: Hasher = hashlib.new,
         rootfs_limit: int = ROOTFS_LIMIT,
     ) -> None:
+        dirs = dirs or StateDirs.default()
         self.rootfs_limit = rootfs_limit
         self.limits = limits
         self.content = ContentStore(dirs.data / "images", hasher=hasher)
