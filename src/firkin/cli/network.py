@@ -32,7 +32,7 @@ def command(
 
     \b
     firkin network box
-    firkin network --deny-net all --allow-domain pypi.org box
+    firkin network --deny-net all --allow-domain example.com box
     """
     from firkin.errors import InvalidInputError
     from firkin.network.policy import Policy
