@@ -90,6 +90,43 @@ def test_links_lead_to_the_guests_own_files(guest: firkin.Container, folder: Pat
         path.unlink()
 
 
+def test_a_guest_with_every_right_makes_files_and_nothing_else(
+    busybox_image: Image, debian_python_image: Image, tmp_path: Path
+) -> None:
+    """As docs/decisions/mounts.md says: neither device nodes nor capabilities of files arrive on the host."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").write_text("kept")
+    (tmp_path / "open").mkdir()
+    code = """
+import errno, os, stat, struct
+def tried(work, *given):
+    try:
+        work(*given)
+        return "done"
+    except OSError as error:
+        return errno.errorcode[error.errno]
+open("/open/tool", "w").close()
+capability = struct.pack("<IIIII", 0x02000001, 0xffffffff, 0, 0xffffffff, 0)
+print(tried(os.mknod, "/open/disk", stat.S_IFBLK | 0o666, os.makedev(254, 0)),
+      tried(os.mknod, "/open/null", stat.S_IFCHR | 0o666, os.makedev(1, 3)),
+      tried(os.setxattr, "/open/tool", "security.capability", capability),
+      tried(os.setxattr, "/open/tool", "trusted.overlay.opaque", b"y"),
+      os.system("mount -o remount,rw /kept 2>/dev/null") and "refused",
+      tried(os.unlink, "/kept/file"), tried(os.chmod, "/kept/file", 0o777), tried(os.chown, "/kept", 1, 1),
+      tried(os.rename, "/kept/file", "/kept/other"), tried(os.link, "/kept/file", "/open/link"))
+"""
+    mounts = [f"{tmp_path}/open:/open", f"{tmp_path}/kept:/kept:ro"]
+    done = firkin.run("debian-python", ["python3", "-c", code], mounts=mounts, privileged=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    *made, _, a, b, c, d, e = str(done.stdout).split()
+    assert made == ["EPERM", "EPERM", "ENOTSUP", "ENOTSUP"]
+    assert [a, b, c, d, e] == ["EROFS", "EROFS", "EROFS", "EROFS", "EXDEV"]
+    assert [path.name for path in (tmp_path / "open").iterdir()] == ["tool"]
+    assert os.listxattr(tmp_path / "open/tool") == []
+    assert (tmp_path / "kept/file").read_text() == "kept"
+    assert (tmp_path / "kept/file").stat().st_mode & 0o777 != 0o777
+
+
 def test_locks_hold_in_the_vm_and_memory_maps_reach_the_host(guest: firkin.Container, folder: Path) -> None:
     """As docs/decisions/mounts.md says."""
     (folder / "map").write_bytes(b"-" * 8192)

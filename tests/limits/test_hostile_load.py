@@ -89,3 +89,17 @@ def test_a_flood_of_output_costs_the_owner_no_memory(busybox_image: Image) -> No
     assert owner.wait(timeout=60) == 0
     assert len(first) + rest == 320 << 16
     assert int(peak.split()[1]) * 1024 < 120 * MIB
+
+
+def test_a_fork_bomb_without_a_limit_stays_in_its_vm_and_is_ended(busybox_image: Image) -> None:
+    bomb = ["sh", "-c", "b() { b | b & }; b; exec sleep 600"]
+    with library.Container.launch("busybox", bomb) as box:
+        deadline = time.monotonic() + 60
+        while (stats := box.stats()).tasks < 500:
+            assert time.monotonic() < deadline, stats
+            time.sleep(0.2)
+        # All of it is one process here, whose threads do not grow with the guest's.
+        assert len(list(Path(f"/proc/{qemu_of(box)}/task").iterdir())) < 32
+        box.update(pids_limit=20)
+        assert box.stats().tasks_limit == 20
+        assert box.stop(grace=0.5).signal == 9
