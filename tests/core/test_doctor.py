@@ -64,6 +64,19 @@ def test_a_full_disk_and_one_that_can_not_be_written_are_findings(tmp_path: Path
     assert setup.returncode in (1, 125)
 
 
+def test_without_a_route_or_root_the_rest_still_works(home: Path) -> None:
+    words = ["unshare", "--net", "--map-user=4242", sys.executable, "-m", "firkin", "doctor", "--format", "json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stdout
+    assert (rows["network"]["verdict"], rows["network"]["fix"]) == (
+        "missing",
+        "containers reach what --allow-net names",
+    )
+    assert rows["user"]["detail"].startswith("user 4242, without")
+    assert rows["cgroup"]["detail"]
+
+
 def test_the_json_is_a_list_of_findings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -264,3 +264,22 @@ def test_what_is_not_understood_is_left_alone() -> None:
         ]
     )
     assert shrink(masked) == masked
+
+
+@pytest.mark.parametrize(
+    ("default", "rules", "arches", "says"),
+    [
+        (0x12345, [], (X86_64,), "the default action 0x12345"),
+        (ALLOW, [], (0x1,), "the architecture 0x1"),
+        (ALLOW, [Rule(0x12345, "read")], (X86_64,), "the rule for read"),
+        (
+            ALLOW,
+            [Rule(KILL, "read", (Comparison(0, 4, number << 32 | number, 0),)) for number in range(4000)],
+            (X86_64,),
+            "too long for the kernel",
+        ),
+    ],
+)
+def test_what_the_library_refuses_is_named(default: int, rules: list[Rule], arches: tuple[int, ...], says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says):
+        compile_rules(default, rules, arches)

@@ -27,7 +27,7 @@ def test_nothing_runs_while_paused_and_the_clock_is_right_after(busybox_image: I
     with library.Container.launch("busybox", ["sh", "-c", script]) as box:
         box.pause()
         assert box.paused
-        for call in (box.pause, box.kill, lambda: box.run(["true"])):
+        for call in (box.pause, box.kill, lambda: box.run(["true"]), lambda: box.snapshot("never")):
             with pytest.raises(StateError, match="is paused"):
                 call()
         # The VM's time stands still: it falls behind by as long as this lasts.
@@ -41,8 +41,9 @@ def test_nothing_runs_while_paused_and_the_clock_is_right_after(busybox_image: I
         box.pause()
         # What is paused is stopped all the same.
         assert box.stop(grace=0).signal == 9
-        with pytest.raises(StateError, match="has ended"):
-            box.pause()
+        for call in (box.pause, lambda: box.snapshot("never")):
+            with pytest.raises(StateError, match="has ended"):
+                call()
 
 
 def test_pause_unpause_and_wait_from_another_process(firkin: Firkin, start_firkin: Start, busybox_image: Image) -> None:

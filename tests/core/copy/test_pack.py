@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import socket
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from firkin.core.copy.header import header
 from firkin.core.copy.pack import pack_content, pack_tree
 from firkin.core.copy.report import CopyReport
-from firkin.errors import InvalidInputError
+from firkin.errors import FirkinError, InvalidInputError
 
 MIB = 1 << 20
 
@@ -189,3 +190,34 @@ def test_content_without_a_file() -> None:
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe, pytest.raises(InvalidInputError, match="seekable"):
         pack_content(pipe, b"name", 0o600, lambda data: None)
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """At most 64 open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_tree_deeper_than_the_open_files(tmp_path: Path, few_files: None) -> None:
+    deep = tmp_path / "/".join(["d"] * 80)
+    deep.mkdir(parents=True)
+    with pytest.raises(FirkinError, match=r"too deep to be copied \(raise the limit of open files\)"):
+        packed(tmp_path)
+    # Nothing stayed open.
+    assert packed(tmp_path / "/".join(["d"] * 70))[0].entries == 11
+
+
+@pytest.mark.parametrize(("name", "says"), [("none", "there is no .*none to copy"), ("file/x", "Not a directory")])
+def test_what_can_not_be_read_is_named(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FirkinError, match=says):
+        pack_tree(f"{tmp_path}/{name}", b"t", lambda data: None, follow=False)
+
+
+def test_a_device_in_a_tree_ends_the_copy() -> None:
+    # It holds nothing else, whoever looks.
+    with pytest.raises(InvalidInputError, match="is a device node"):
+        pack_tree("/dev/pts", b"t", lambda data: None, follow=False)

@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 
 from firkin.core.copy.peer import FileStat, InOptions
-from firkin.core.copy.transfer import get, get_archive, put
-from firkin.errors import AgentError, FirkinError, FirkinTimeoutError, LinkError
+from firkin.core.copy.transfer import get, get_archive, put, put_archive
+from firkin.errors import AgentError, FirkinError, FirkinTimeoutError, InvalidInputError, LinkError
 from firkin.vminitd.link import ANY_SCHEMA, Link
 from firkin.vminitd.stream import Stream
 from tests.core.copy.test_unpack import archive, folder, member, names
@@ -179,3 +179,51 @@ async def test_a_file_to_write_to_that_fails(guest: Guest, tmp_path: Path) -> No
     await get(guest, "/t", taken)
     assert taken.getvalue() == b"x" * MIB
     await settled(tmp_path)
+
+
+async def test_an_archive_goes_both_ways_as_it_is(guest: Guest) -> None:
+    sent = archive(folder("t"), member("t/a", bytes(MIB)))
+    received = bytearray()
+
+    async def take(stream: Stream) -> None:
+        while data := await stream.read(1 << 16):
+            received.extend(data)
+
+    async def give(stream: Stream) -> None:
+        await stream.write(sent)
+
+    guest.work = take
+    await put_archive(guest, io.BytesIO(sent), "/t")
+    assert received == sent
+    guest.work = give
+    got = io.BytesIO()
+    await get_archive(guest, "/t", got)
+    assert got.getvalue() == sent
+
+
+async def test_content_needs_a_name_and_a_file_keeps_its_mode(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInputError, match="give the file's path"):
+        await put(guest, b"content", "/t/")
+    with pytest.raises(InvalidInputError, match="a file keeps its own"):
+        await put(guest, tmp_path / "file", "/t", mode=0o600)
+    for wrong in (f"{tmp_path}/file/", f"{tmp_path}/none", "a\0b"):
+        with pytest.raises(InvalidInputError, match="to copy"):
+            await put(guest, wrong, "/t")
+
+
+async def test_progress_is_told_of_both_ways(guest: Guest, tmp_path: Path) -> None:
+    told: list[int] = []
+
+    async def take(stream: Stream) -> None:
+        while await stream.read(1 << 16):
+            pass
+
+    guest.work = take
+    await put(guest, bytes(MIB), "/t/x", progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] > MIB
+    guest.work = lambda stream: stream.write(archive(folder("t"), member("t/a", bytes(MIB))))
+    told.clear()
+    await get(guest, "/t", tmp_path / "new", progress=told.append)
+    assert told[-1] > MIB

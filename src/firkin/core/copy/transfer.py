@@ -63,8 +63,6 @@ async def _put_path(
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"there is no {source!r} to copy", value=source) from error
     is_folder = stat.S_ISDIR(found.st_mode)
-    if says_folder(source) and not is_folder:
-        raise InvalidInputError(f"{source} is no folder", value=source)
     absolute = os.path.abspath(source)  # noqa: PTH100 - the last part is not to be resolved
     name = None if means_content(source) else os.fsencode(Path(absolute).name) or None
     place = await guest_place(
