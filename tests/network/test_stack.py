@@ -219,6 +219,21 @@ def test_a_segment_of_no_connection_is_answered_by_a_reset() -> None:
         assert line.silent()
 
 
+def test_a_restored_guest_that_only_waits_is_asked_and_reset() -> None:
+    with connected() as (peer, _):
+        (known,) = peer.cable.network.connections
+    assert (known.port, known.guest_port, known.seq) == (peer.port, peer.guest_port, peer.expected)
+    with cable() as line:
+        line.network.break_off([known])
+        peer.cable = line
+        asked = peer.receive()
+        # As old as that, it is out of any window.
+        assert (asked.flags, asked.seq, bytes(asked.payload)) == (ACK, peer.expected - 1, b"")
+        peer.send(ACK)
+        answer = peer.receive()
+        assert (answer.flags, answer.seq) == (RST, peer.expected)
+
+
 def test_a_refusal_is_an_error_that_names_the_packet() -> None:
     with cable() as line:
         peer = Peer(line, 80, remote=bytes((10, 0, 0, 1)))

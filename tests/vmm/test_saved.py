@@ -163,6 +163,6 @@ def test_another_shape_is_told_too() -> None:
 
 
 def test_what_can_not_be_saved_is_named() -> None:
-    with pytest.raises(InvalidInputError, match=r"a live share \(home\)"):
+    with pytest.raises(InvalidInputError, match=r"a live share \(/x\)"):
         check_savable(VmConfig(shares=(Share(VirtiofsTag("home"), Path("/x")),)))
     check_savable(VmConfig(disks=(Disk(Path(__file__)),)))

@@ -330,6 +330,11 @@ class Container:
         """As `AsyncContainer.get_archive`."""
         engine().call(self._container.get_archive(source, archive, follow=follow, timeout=timeout))
 
+    @property
+    def sockets(self) -> tuple[SocketRelay, ...]:
+        """As `AsyncContainer.sockets`."""
+        return self._container.sockets
+
     def relay_socket(self, relay: SocketRelay) -> None:
         """As `AsyncContainer.relay_socket`."""
         engine().call(self._container.relay_socket(relay))

@@ -142,8 +142,8 @@ class AsyncContainer(Closing):
     async def snapshot(self, name: str, *, stop: bool = False) -> SaveReport:
         """Save memory, processes and disks of this instant as `name`; the container goes on, or is stopped.
 
-        Raises `InvalidInputError` for what can't be saved (a live share, say) and `StateError` (the name is taken, the
-        container is paused or has ended) before anything stands still.
+        Raises `InvalidInputError` for what can't be saved (a live share, a relayed socket) and `StateError` (the name
+        is taken, the container is paused or has ended) before anything stands still.
         """
         from firkin.core.snapshot import snapshot
 
@@ -422,6 +422,11 @@ class AsyncContainer(Closing):
         from firkin.core.copy.transfer import get_archive
 
         await get_archive(self.copy_peer(), source, archive, follow=follow, timeout=timeout)
+
+    @property
+    def sockets(self) -> tuple[SocketRelay, ...]:
+        """The Unix sockets that are relayed now."""
+        return self._sockets.relays
 
     async def relay_socket(self, relay: SocketRelay) -> None:
         """Relay a further Unix socket, as the option `sockets` does. Raises `InvalidInputError`, `AgentError`."""

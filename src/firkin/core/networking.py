@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from firkin.core.options import ContainerOptions
     from firkin.network.network import Network
     from firkin.network.ports import Bound
+    from firkin.network.tcp import Connection
     from firkin.vmm import VmConfig
 
 _OPENED = faults.declare("network.opened", "the host's ports are taken, there is no VM yet")
@@ -137,6 +138,14 @@ class ContainerNetwork:
             "refused": self.network.refused,
             "ports": [port.as_document() for port in self.ports],
         }
+
+    @property
+    def connections(self) -> list[Connection]:
+        """TCP connections of the guest; none where the network has ended."""
+        try:
+            return self.network.connections
+        except StateError:
+            return []
 
     def publish(self, publications: Iterable[PortPublication]) -> tuple[PortPublication, ...]:
         """Publish them all, or none. Raises `StateError`."""

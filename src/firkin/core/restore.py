@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from firkin import faults
@@ -21,6 +22,7 @@ from firkin.core.starting import adopt_process
 from firkin.core.stdio import StdioSpec
 from firkin.errors import InvalidInputError, StateError
 from firkin.network.policy import Policy
+from firkin.network.tcp import Connection
 from firkin.types import ContainerId, Hostname, ProcessId, Signal, StateDirs, Stdio
 from firkin.vmm import VirtualMachine, VmConfig, VmFolder
 from firkin.vmm.host import boot_id
@@ -62,6 +64,7 @@ class _Kept(NamedTuple):
     hostname: Hostname | None
     accelerator: str
     processes: tuple[tuple[ProcessId, int], ...]
+    connections: tuple[Connection, ...]
 
 
 def open_snapshot(name: str, dirs: StateDirs) -> Saved:
@@ -171,7 +174,7 @@ async def finish_restore(
     spec = renamed(kept.spec, str(Hostname(hostname) if hostname else kept.hostname or id.default_hostname()))
     epoch = saved.epoch + 1
     with vm.timings.phase("resume"):
-        first, *others = await _resume(vm, kept, spec, epoch, streams, stack)
+        first, *others = await _resume(begun, kept, spec, epoch, streams, stack)
     faults.point(_THAWED)
     clone = await assemble(
         kind,
@@ -195,9 +198,15 @@ async def finish_restore(
 
 
 async def _resume(
-    vm: VirtualMachine, kept: _Kept, spec: RuntimeSpec, epoch: int, streams: Streams, stack: AsyncExitStack
+    begun: tuple[VirtualMachine, ContainerNetwork | None],
+    kept: _Kept,
+    spec: RuntimeSpec,
+    epoch: int,
+    streams: Streams,
+    stack: AsyncExitStack,
 ) -> list[AsyncProcess]:
     """Handles of the processes, the first one's streams joined; then what lets them run, in one go."""
+    vm, network = begun
     before = [*vm.submit_networks()]
     before += [vm.agent.submit(request) for request in name_requests(kept.options, spec.root.path, spec.hostname)]
     joined = StdioSpec(*streams, terminal=kept.options.terminal)
@@ -208,6 +217,9 @@ async def _resume(
         stack.push_async_callback(processes[-1].aclose)
     for answer in before:
         await answer
+    # Its card has its address by now.
+    if network is not None and kept.connections:
+        network.network.break_off(kept.connections)
     await vm.agent.call(vm.resume_message(epoch=epoch, hostname=spec.hostname))
     return processes
 
@@ -222,6 +234,7 @@ def _read(saved: Saved) -> _Kept:
         options = container_options(**{**given, **changed, "policy": policy, "memory": int(given["memory"])})
         spec = read_spec(document["spec"])
         processes = tuple((ProcessId(entry["id"]), int(entry["pid"])) for entry in document["processes"])
+        connections = tuple(map(_connection, document.get("connections", ())))
         if document["kind"] != "container" or not processes or processes[0][0] != "init":
             raise StateError(f"{saved.name} holds no container")
         return _Kept(
@@ -233,9 +246,17 @@ def _read(saved: Saved) -> _Kept:
             hostname=Hostname(spec.hostname) if document["hostname_given"] else None,
             accelerator=str(document["accelerator"]),
             processes=processes,
+            connections=connections,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"{saved.name} says nothing sensible of its container: {error}") from error
+
+
+def _connection(document: Any) -> Connection:
+    remote, port, guest_port, seq = document
+    if not (0 < port <= 0xFFFF and 0 < guest_port <= 0xFFFF and 0 <= seq <= 0xFFFFFFFF):
+        raise ValueError(f"{document} is no connection")
+    return Connection(str(ip_address(remote)), int(port), int(guest_port), int(seq))
 
 
 def _hosts_entry(entry: Any) -> Any:

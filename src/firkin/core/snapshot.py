@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from firkin import faults
 from firkin.core.snapshots import Snapshots
-from firkin.errors import AgentError, StateError
+from firkin.errors import AgentError, InvalidInputError, StateError
 from firkin.vmm.save import SaveReport, check_savable, save
 
 if TYPE_CHECKING:
@@ -59,6 +59,12 @@ def _check(container: AsyncContainer) -> None:
         )
     if container.paused:
         raise StateError(f"container {container.id} is paused", hint=f"firkin unpause {container.id}")
+    if container.sockets:
+        paths = ", ".join(str(relay.guest) for relay in container.sockets)
+        # Who serves such a socket is not saved with it, and one path of the host can't lead to several clones.
+        raise InvalidInputError(
+            f"a container with a relayed socket ({paths}) can't be saved", hint="end it first: `stop_socket`"
+        )
     check_savable(container.vm.config)
 
 
@@ -110,6 +116,8 @@ def describe(container: AsyncContainer) -> dict[str, Any]:
             # As it is now; it may have been changed since the start.
             "policy": container.network.network.policy.as_document() if container.network else None,
         },
+        # What the guest will believe to have; a clone resets them.
+        "connections": [list(each) for each in container.network.connections] if container.network else [],
         "accelerator": container.vm.host.accelerator,
         "cpu_model": config.cpu_model,
         "processes": [

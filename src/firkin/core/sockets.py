@@ -54,6 +54,11 @@ class SocketRelays:
         self._live: list[_Live] = []
         self._numbers = itertools.count(1)
 
+    @property
+    def relays(self) -> tuple[SocketRelay, ...]:
+        """Those that are served now."""
+        return tuple(live.relay for live in self._live)
+
     def bind(self) -> None:
         """Bind the published paths. Raises `InvalidInputError` for one that is taken; `release` undoes the others."""
         for relay in self._wanted:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import resource
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import field
 from pathlib import Path
+from typing import TypeVar
 
 from firkin.errors import NotFoundError, StateError
 from firkin.frozen import dataclass
@@ -18,11 +19,13 @@ from firkin.network.ports import Bound, Served
 from firkin.network.report import Refusals
 from firkin.network.routes import Routes
 from firkin.network.stack import Stack
+from firkin.network.tcp import Connection
 from firkin.network.wire import Wire, WireError
 
 __all__ = ["Network", "NetworkPlan"]
 
 _log = logging.getLogger("firkin.network")
+_T = TypeVar("_T")
 # Each connection of a guest is a descriptor of this process.
 _DESCRIPTORS = 65_536
 
@@ -82,6 +85,15 @@ class Network:
         """What is published now."""
         return tuple(served.bound for served in self._served)
 
+    @property
+    def connections(self) -> list[Connection]:
+        """TCP connections of the guest that stand now, for `break_off` of the network that it is restored with."""
+        return self._call(lambda: self._stack.connections)
+
+    def break_off(self, connections: Iterable[Connection]) -> None:
+        """Have the restored guest find out that these are gone."""
+        self._call(lambda: self._stack.break_off(connections))
+
     def set_policy(self, policy: Policy) -> None:
         """Replace the policy; connections that it does not allow are cut before this returns."""
         self._call(lambda: self._stack.set_policy(policy))
@@ -118,9 +130,9 @@ class Network:
         self._ours.close()
         self.guest.close()
 
-    def _call(self, work: object) -> None:
+    def _call(self, work: Callable[[], _T]) -> _T:
         try:
-            self._loop.call(work)  # type: ignore[arg-type]
+            return self._loop.call(work)
         except RuntimeError as error:
             raise StateError("the network has ended with its VM") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from firkin.network.pinholes import Pinholes
 from firkin.network.plan import GATEWAY_MAC, INSIDE
 from firkin.network.policy import Place, Policy, Protocol
 from firkin.network.shield import block_of, embedded
-from firkin.network.tcp import Flow, FlowKey
+from firkin.network.tcp import Connection, Flow, FlowKey
 from firkin.network.udp import Datagrams
 
 if TYPE_CHECKING:
@@ -323,6 +323,22 @@ class Stack:
 
     # ---- time and change
 
+    @property
+    def connections(self) -> list[Connection]:
+        """Those that a guest saved now will believe it has."""
+        return [found for flow in self._flows.values() if (found := flow.connection)]
+
+    def break_off(self, connections: Iterable[Connection]) -> None:
+        """Have a restored guest find out that these are gone, also where it only waits for data.
+
+        It answers a segment of long ago with where it stands (RFC 9293, 3.10.7.4), and that answer, of no connection
+        here, is answered by the reset that it takes.
+        """
+        for each in connections:
+            key = FlowKey(_packed(each.remote), each.port, each.guest_port)
+            if key not in self._flows:
+                self.send_tcp(key, (each.seq - 1) & 0xFFFFFFFF, 0, ACK, 0)
+
     def settle(self) -> float | None:
         """Send what is due; the longest time until the next call, None where nothing waits. Raises `WireError`."""
         for flow in tuple(self._acks):
@@ -389,3 +405,7 @@ class Stack:
         self.resolver.close()
         self.echo.close()
         self.refusals.close()
+
+
+def _packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)

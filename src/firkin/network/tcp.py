@@ -23,7 +23,7 @@ from firkin.network.plan import LARGEST_MTU
 if TYPE_CHECKING:
     from firkin.network.stack import Stack
 
-__all__ = ["Flow", "FlowKey"]
+__all__ = ["Connection", "Flow", "FlowKey"]
 
 _MASK: Final = 0xFFFFFFFF
 _SCALE: Final = 7
@@ -42,6 +42,15 @@ class FlowKey(NamedTuple):
     remote: bytes
     port: int
     guest_port: int
+
+
+class Connection(NamedTuple):
+    """What a saved guest believes that it has; `seq` is a number that it has acknowledged."""
+
+    remote: str
+    port: int
+    guest_port: int
+    seq: int
 
 
 class State(enum.Enum):
@@ -114,6 +123,14 @@ class Flow:
         flow.published = True
         flow._send(SYN)
         return flow
+
+    @property
+    def connection(self) -> Connection | None:
+        """None while neither end is sure of it."""
+        if self.state is not State.OPEN:
+            return None
+        family = socket.AF_INET if len(self.key.remote) == 4 else socket.AF_INET6
+        return Connection(socket.inet_ntop(family, self.key.remote), self.key.port, self.key.guest_port, self._una)
 
     @property
     def _flight(self) -> int:

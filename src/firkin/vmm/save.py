@@ -76,9 +76,9 @@ class SaveReport:
 def check_savable(config: VmConfig) -> None:
     """Raise `InvalidInputError` that names what of a VM of `config` can't be saved."""
     if config.shares:
-        tags = ", ".join(share.tag for share in config.shares)
+        sources = ", ".join(str(share.source) for share in config.shares)
         raise InvalidInputError(
-            f"a container with a live share ({tags}) can't be saved", hint="copy the files in, or use a volume"
+            f"a container with a live share ({sources}) can't be saved", hint="copy the files in, or use a volume"
         )
     for disk in config.disks:
         if stat.S_ISBLK(disk.path.stat().st_mode):
