@@ -154,6 +154,35 @@ async def test_a_member_that_died_is_not_leased(busybox_image: Image) -> None:
 
 
 @pytest.mark.vm
+@pytest.mark.parametrize("tmpfs", [[], ["/x"]], ids=["parked", "made anew"])
+async def test_a_dry_run_takes_place_before_the_lease(busybox_image: Image, tmpfs: list[str]) -> None:
+    dry_run = ["sh", "-c", "echo $0 $$ > /ran", "dry"]
+    read = ["sh", "-c", "read -r what pid < /ran; exit $pid"]
+    async with (
+        AsyncWarmPool("busybox", 1, dry_run=dry_run, tmpfs=tmpfs, **SHAPE) as pool,  # type: ignore[arg-type]
+        await pool.lease(read) as container,
+    ):
+        assert (await container.wait()).code == 1
+
+
+@pytest.mark.vm
+async def test_who_waits_is_told_of_whatever_goes_wrong(busybox_image: Image, home: Path) -> None:
+    dirs = StateDirs.under(home)
+    async with AsyncWarmPool("busybox", 1, host=Fake(), **SHAPE) as pool:  # type: ignore[arg-type]
+        await pool.filled()
+        names = [path.name for path in live(dirs)]
+
+        async def broken() -> None:
+            raise OSError(28, "No space left on device")
+
+        pool._make = broken  # type: ignore[assignment, method-assign]
+        async with await pool.lease(["true"]) as container:
+            assert container.id in names
+        with pytest.raises(StateError, match="No space left on device"):
+            await pool.lease(["true"], timeout=30)
+
+
+@pytest.mark.vm
 async def test_a_container_that_no_parked_one_can_be(busybox_image: Image) -> None:
     async with AsyncWarmPool("busybox", 1, host=Fake(), tmpfs=["/x"], **SHAPE) as pool:  # type: ignore[arg-type]
         await pool.filled()

@@ -254,8 +254,10 @@ class AsyncWarmPool(Closing):
     async def _add(self) -> None:
         try:
             ready = await self._make()
-        except FirkinError as error:
-            _log.warning("no VM of %s can be made ready: %s", self.image or self.snapshot, error)
+        except Exception as cause:  # noqa: BLE001 - a full disk, say: whoever waits for a lease is to be told
+            _log.warning("no VM of %s can be made ready: %s", self.image or self.snapshot, cause)
+            error = cause if isinstance(cause, FirkinError) else StateError(f"no VM can be made ready: {cause}")
+            error.__cause__ = None if error is cause else cause
             self._failure = error
             while self._waiting:
                 future = self._waiting.popleft()
@@ -299,6 +301,10 @@ class AsyncWarmPool(Closing):
         # Not where the options ask for more than the parked container can be: then it stays parked.
         parked = bool(saved.document["parked"]) and rest_of(self._warmed.prepared.spec) is not None
         known = [vm.agent.submit(vm.resume_message(epoch=saved.epoch, hostname=_REHEARSAL)), *vm.submit_networks()]
+        if parked:
+            # The parked container takes the root of whom it becomes; that of the rehearsal goes with it.
+            source, own = self._warmed.prepared.spec.root.path, f"/run/container/{_REHEARSAL}/rootfs"
+            known.append(vm.agent.mount("", source, own, options=("bind",), mkdir=True))
         for call in known:
             await call
         try:
