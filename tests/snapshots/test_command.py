@@ -83,10 +83,11 @@ def test_several_clones_are_named_and_waited_for(ticking: str) -> None:
 
 
 def _touch(name: str) -> None:
-    """As soon as the container is there."""
+    """As soon as the container is there. It ends by that, perhaps before it is told that the file was made."""
     import time
 
     limit = time.monotonic() + 60
     while name not in firkin("ps", "-q").stdout.split():
         assert time.monotonic() < limit
-    firkin("exec", name, "touch", "/go")
+    done = subprocess.run([*FIRKIN, "exec", name, "touch", "/go"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 or "ended under the call" in done.stderr, done.stderr
