@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from firkin.cli._live import connected
 from firkin.cli._loop import drive
 
 __all__ = ["command"]
@@ -36,12 +37,9 @@ def command(container: str, keys: str, no_stdin: bool, sig_proxy: bool) -> int:
 async def _attach(name: str, keys: str, stdin: bool, proxy: bool) -> int:
     from firkin.core.attach import foreground
     from firkin.core.detach_keys import Detached, DetachKeys
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
 
     chosen = DetachKeys.parse(keys)
-    async with await RemoteContainer.connect(find_live(StateDirs.default(), name)) as container:
+    async with connected(name) as container:
         document = await container.inspect()
         stdin = stdin and document["stdin_open"]
         process = await container.attach(stdin=stdin, terminal=document["terminal"], keys=chosen)

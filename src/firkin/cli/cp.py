@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from firkin.cli._live import connected
 from firkin.cli._loop import drive
 from firkin.errors import InvalidInputError
 
@@ -60,11 +61,7 @@ def _side(text: str) -> tuple[str, str] | None:
 async def _copy(
     name: str, source: str, destination: str, follow: bool, archive: bool, quiet: bool, limit: str | None
 ) -> int:
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
-
-    async with await RemoteContainer.connect(find_live(StateDirs.default(), name)) as container:
+    async with connected(name) as container:
         peer = container.copy_peer()
         if "-" in (source, destination):
             await _stream(peer, source, destination, follow, archive)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from firkin.cli._live import connected
 from firkin.cli._loop import drive
 from firkin.cli.options import inputs_from, process_flags
 
@@ -33,10 +34,7 @@ def command(container: str, args: tuple[str, ...], **flags: Any) -> int:
 
 async def _exec(name: str, config: Any) -> int:
     from firkin.core.attach import foreground
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
 
-    async with await RemoteContainer.connect(find_live(StateDirs.default(), name)) as container:
+    async with connected(name) as container:
         process = await container.exec(config)
         return (await foreground(process, terminal=config.terminal)).shell_code

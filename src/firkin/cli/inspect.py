@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from firkin.cli._live import connected
 from firkin.cli._loop import drive
 from firkin.cli.output import DOCUMENTS, print_documents
 
@@ -26,12 +27,8 @@ def command(containers: tuple[str, ...], form: str) -> None:
 
 
 async def _inspect(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
-
     documents = []
-    for live in [find_live(StateDirs.default(), name) for name in names]:
-        async with await RemoteContainer.connect(live) as container:
+    for name in names:
+        async with connected(name) as container:
             documents.append(await container.inspect())
     return documents

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from firkin.cli._live import connected
 from firkin.cli._loop import drive
 
 __all__ = ["command"]
@@ -48,16 +49,12 @@ def command(
 
 
 async def _network(name: str, policy: object) -> None:
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
     from firkin.network.policy import Policy
-    from firkin.types.state import StateDirs
 
-    live = find_live(StateDirs.default(), name)
-    async with await RemoteContainer.connect(live) as container:
+    async with connected(name) as container:
         if isinstance(policy, Policy):
             await container.set_network_policy(policy)
-            click.echo(live.id)
+            click.echo(container.container.id)
         else:
             click.echo(json.dumps((await container.inspect())["network"], indent=2))
 

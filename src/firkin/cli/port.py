@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from firkin.cli._live import connected
 from firkin.cli._loop import drive
 from firkin.cli.output import FORMAT, print_rows
 
@@ -35,11 +36,7 @@ def command(container: str, guest_port: str | None, add: tuple[str, ...], remove
 
 
 async def _port(name: str, add: tuple[str, ...], remove: tuple[str, ...]) -> list[dict[str, Any]]:
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
-
-    async with await RemoteContainer.connect(find_live(StateDirs.default(), name)) as container:
+    async with connected(name) as container:
         for text in remove:
             await container.unpublish(text)
         if add:

@@ -48,11 +48,9 @@ def create(container: str, name: str, stop: bool, form: str) -> None:
 
 
 async def _create(container: str, name: str, stop: bool) -> dict[str, Any]:
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
+    from firkin.cli._live import connected
 
-    async with await RemoteContainer.connect(find_live(StateDirs.default(), container)) as remote:
+    async with connected(container) as remote:
         return await remote.snapshot(name, stop=stop)
 
 

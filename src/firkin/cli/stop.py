@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from firkin.cli._live import each
 from firkin.cli._loop import drive
 
 __all__ = ["command"]
@@ -19,16 +20,4 @@ def command(containers: tuple[str, ...], grace: float) -> None:
     firkin stop box
     firkin stop -t 2 $(firkin ps -q)
     """
-    drive(_stop(containers, grace))
-
-
-async def _stop(names: tuple[str, ...], grace: float) -> None:
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
-
-    found = [find_live(StateDirs.default(), name) for name in names]
-    for live in found:
-        async with await RemoteContainer.connect(live) as container:
-            await container.stop(grace)
-        click.echo(live.id)
+    drive(each(containers, lambda container: container.stop(grace)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from firkin.cli._live import each
 from firkin.cli._loop import drive
 
 __all__ = ["command"]
@@ -17,15 +18,4 @@ def command(containers: tuple[str, ...]) -> None:
     \b
     firkin unpause box
     """
-    drive(_unpause(containers))
-
-
-async def _unpause(names: tuple[str, ...]) -> None:
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
-
-    for live in [find_live(StateDirs.default(), name) for name in names]:
-        async with await RemoteContainer.connect(live) as container:
-            await container.unpause()
-        click.echo(live.id)
+    drive(each(containers, lambda container: container.unpause()))

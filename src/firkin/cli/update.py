@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from firkin.cli._live import each
 from firkin.cli._loop import drive
-
-if TYPE_CHECKING:
-    from firkin.core.limits import Limits
 
 __all__ = ["command"]
 
@@ -52,15 +48,4 @@ def command(
         read_iops=read_iops,
         write_iops=write_iops,
     )
-    drive(_update(containers, limits))
-
-
-async def _update(names: tuple[str, ...], limits: Limits) -> None:
-    from firkin.core.live import find_live
-    from firkin.core.remote import RemoteContainer
-    from firkin.types.state import StateDirs
-
-    for live in [find_live(StateDirs.default(), name) for name in names]:
-        async with await RemoteContainer.connect(live) as container:
-            await container.update(limits)
-        click.echo(live.id)
+    drive(each(containers, lambda container: container.update(limits)))

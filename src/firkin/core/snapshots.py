@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from firkin import faults
 from firkin.errors import InvalidInputError, NotFoundError, StateError
 from firkin.types import ContainerId, StateDirs
+from firkin.types.folders import flush, locked
 from firkin.vmm.saved import read_manifest
 
 __all__ = ["SnapshotInfo", "Snapshots"]
@@ -75,7 +77,7 @@ class Snapshots:
                 self.check_free(name)
                 folder.rename(self.path(name))
             faults.point(_PUBLISHED)
-            _flush(self.root)
+            flush(self.root)
 
     @contextlib.contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
@@ -153,16 +155,10 @@ class Snapshots:
                 finally:
                     os.close(folder)
 
-    @contextlib.contextmanager
-    def _register(self) -> Iterator[None]:
-        """Hold the lock, on the folder of all snapshots itself, under which names appear and go."""
+    def _register(self) -> AbstractContextManager[None]:
+        """The lock under which names appear and go."""
         self._dirs.make("data", "snapshots")
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+        return locked(self.root)
 
 
 def _checked(name: str) -> ContainerId:
@@ -171,11 +167,3 @@ def _checked(name: str) -> ContainerId:
     if checked.startswith("."):
         raise InvalidInputError(f"{name!r} can't name a snapshot", value=name, hint="begin with a letter or digit")
     return checked
-
-
-def _flush(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -23,6 +23,7 @@ from firkin.core.volume_name import check_volume_name, is_volume_name
 from firkin.errors import InvalidInputError, NotFoundError, StateError
 from firkin.ext4 import make_empty
 from firkin.types import Size, StateDirs
+from firkin.types.folders import locked
 
 __all__ = ["DEFAULT_SIZE", "Volume", "hold_volume", "make_disk", "remove_volume"]
 
@@ -64,7 +65,7 @@ class Volume:
             raise InvalidInputError(f"a volume of {room} is too small", value=size, hint=f"at least {_SMALLEST}")
         parent = _parent(dirs)
         new = parent / f".new-{secrets.token_hex(8)}"
-        with _register(parent):
+        with locked(parent):
             _sweep(parent)
             if (parent / name).exists():
                 raise StateError(f"there is a volume {name} already", hint="choose another name, or remove it")
@@ -122,7 +123,7 @@ class Volume:
     @property
     def in_use(self) -> bool:
         """Whether a live container has it."""
-        with _register(self.path.parent.parent):
+        with locked(self.path.parent.parent):
             lock = _lock(self.path.parent, shared=False)
             if lock is not None:
                 os.close(lock)
@@ -154,7 +155,7 @@ def remove_volume(name: str, *, dirs: StateDirs | None = None) -> None:
 
 
 def _remove(folder: Path) -> None:
-    with _register(folder.parent):
+    with locked(folder.parent):
         if not folder.is_dir():
             raise NotFoundError(f"there is no volume {folder.name}")
         if (lock := _lock(folder, shared=False)) is None:
@@ -181,7 +182,7 @@ def hold_volume(name: str, *, read_only: bool, dirs: StateDirs | None = None) ->
             # Another may have made it at the same moment.
             Volume.create(name, dirs=dirs)
         volume = Volume.get(name, dirs=dirs)
-    with _register(parent):
+    with locked(parent):
         lock = _lock(volume.path.parent, shared=read_only)
     if lock is None:
         raise StateError(
@@ -212,17 +213,6 @@ def _lock(path: Path, *, shared: bool) -> int | None:
         os.close(fd)
         return None
     return fd
-
-
-@contextmanager
-def _register(parent: Path) -> Iterator[None]:
-    """Hold the lock, on the folder of all volumes itself, under which they appear, are taken and go. Never for long."""
-    fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _sweep(parent: Path) -> None:

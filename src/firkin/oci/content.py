@@ -18,6 +18,7 @@ from firkin import faults
 from firkin.errors import ImageError, ImageNotFoundError
 from firkin.oci._lock import FileLock, lock_file
 from firkin.types.digest import Digest
+from firkin.types.folders import flush
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -106,7 +107,7 @@ class Ingest:
             os.fchmod(self._lock.descriptor, 0o400)
             self._lock.path.rename(target)
             faults.point(_RENAMED)
-            _flush_folder(target.parent)
+            flush(target.parent)
         except OSError as error:
             raise ImageError(f"can't write to the image store: {error.strerror}", hint="is the disk full?") from error
         return found
@@ -214,11 +215,3 @@ class ContentStore:
 
 def _missing(digest: Digest) -> ImageNotFoundError:
     return ImageNotFoundError(f"the image store has no {digest}", hint="get the image again")
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

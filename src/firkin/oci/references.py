@@ -16,6 +16,7 @@ from firkin.oci._json import number, optional_text, parse_object
 from firkin.oci.lease import store_lock
 from firkin.oci.manifest import Descriptor
 from firkin.types.digest import Digest
+from firkin.types.folders import flush
 from firkin.types.reference import Reference
 
 __all__ = ["ReferenceStore", "Tagged"]
@@ -114,11 +115,7 @@ class ReferenceStore:
                 os.fsync(file.fileno())
             faults.point(_WRITTEN)
             temporary.rename(self._folder / name)
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush(self._folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise ImageError(f"can't write the image's name: {error.strerror}", hint="is the disk full?") from error

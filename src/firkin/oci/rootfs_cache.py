@@ -22,6 +22,7 @@ from firkin.oci.content import ContentStore
 from firkin.oci.image import Image, Layer
 from firkin.oci.layer_stream import LayerStream
 from firkin.oci.manifest import ImageLimits
+from firkin.types.folders import flush
 
 __all__ = ["CachedRootfs", "LayerOpener", "RootfsCache", "RootfsLease", "WriteImage"]
 
@@ -180,11 +181,11 @@ class RootfsCache:
             with contextlib.closing(self._streams(image, opener)) as streams:
                 write_image(streams, temporary, size=size)
             faults.point(_WRITTEN)
-            _flush(temporary)
+            flush(temporary)
             temporary.chmod(0o444)
             temporary.rename(path)
             faults.point(_PUBLISHED)
-            _flush(path.parent)
+            flush(path.parent)
         except OSError as error:
             raise ImageError(f"can't convert {image}: {error.strerror or error}", hint="is the disk full?") from error
         finally:
@@ -226,11 +227,3 @@ def _ext4_writer() -> WriteImage:
     from firkin.ext4 import write_image
 
     return cast(WriteImage, write_image)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
