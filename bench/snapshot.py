@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import tempfile
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from bench.harness import Result, benchmark
 from bench.start import _bundle, _runsc
 from firkin import AsyncContainer, AsyncWarmPool, Stdio, warm_image_async
 from firkin.core.ledger import HostFigures, ThisHost
+from firkin.core.portable import export_snapshot, import_snapshot
 from firkin.core.snapshots import Snapshots
+from firkin.vmm.save import save
 
 _ECHO = ("echo", "hi")
 # As of a minimal container: the smallest that the clones of `density_clients` are.
@@ -69,9 +73,9 @@ async def warm_pool_ms(rounds: int) -> list[Result]:
 
 @benchmark(rounds=30)
 async def snapshot_save_ms(rounds: int) -> list[Result]:
-    """`snapshot` of a container that idles, to its end (hashed and on the disk); for how long it stands still; and
-    `restore` to the answer of an exec in the clone."""
-    saves, pauses, restores = [], [], []
+    """`snapshot` of a container that idles, to its end (hashed and on the disk); for how long it stands still; what is
+    written of its memory and devices; and `restore` to the handle of a clone that runs."""
+    saves, pauses, rams, states, restores = [], [], [], [], []
     name = f"bench-{secrets.token_hex(4)}"
     async with await AsyncContainer.launch("busybox", ("sleep", "3600")) as container:
         snapshots = Snapshots(container.dirs)
@@ -81,6 +85,8 @@ async def snapshot_save_ms(rounds: int) -> list[Result]:
             report = await container.snapshot(name)
             saves.append((time.perf_counter() - began) * 1e3)
             pauses.append(report.paused * 1e3)
+            rams.append(report.ram_bytes / 1e6)
+            states.append(report.state_bytes / 1e3)
             began = time.perf_counter()
             async with await AsyncContainer.restore(name):
                 restores.append((time.perf_counter() - began) * 1e3)
@@ -88,7 +94,61 @@ async def snapshot_save_ms(rounds: int) -> list[Result]:
     return [
         Result.of("snapshot_save_ms", saves),
         Result.of("snapshot_pause_ms", pauses),
+        Result.of("snapshot_ram_mb", rams, unit="MB"),
+        Result.of("snapshot_state_kb", states, unit="kB"),
         Result.of("container_restore_ms", restores),
+    ]
+
+
+def _hardened(pid: int) -> int:
+    raise PermissionError(pid)
+
+
+@benchmark(rounds=10)
+async def snapshot_hardened_pause_ms(rounds: int) -> list[Result]:
+    """For how long a container of the default 512 MiB stands still where only QEMU may read its memory."""
+    pauses = []
+    async with await AsyncContainer.launch("busybox", ("sleep", "3600")) as container:
+        vm = container.vm
+        for _ in range(rounds):
+            await vm.agent.quiesce()
+            with tempfile.TemporaryDirectory() as folder:
+                report = await save(vm, Path(folder), {}, lasting=False, memory=_hardened)
+            await vm.agent.call(vm.resume_message())
+            pauses.append(report.paused * 1e3)
+    return [Result.of("snapshot_hardened_pause_ms", pauses)]
+
+
+@benchmark(rounds=10)
+async def snapshot_export_ms(rounds: int) -> list[Result]:
+    """A snapshot of an idle container of 512 MiB to one file, and back; what both take on the disk."""
+    exports, imports, sizes, stored = [], [], [], []
+    name, again = (f"bench-{secrets.token_hex(4)}" for _ in range(2))
+    async with await AsyncContainer.launch("busybox", ("sleep", "3600")) as container:
+        await container.snapshot(name, stop=True)
+    dirs = container.dirs
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(rounds):
+                file = Path(folder) / "file"
+                began = time.perf_counter()
+                export_snapshot(name, file, dirs)
+                exports.append((time.perf_counter() - began) * 1e3)
+                sizes.append(file.stat().st_size / 1e6)
+                stored.append(Snapshots(dirs).info(name).bytes / 1e6)
+                with file.open("rb") as packed:
+                    began = time.perf_counter()
+                    import_snapshot(packed, again, dirs)
+                    imports.append((time.perf_counter() - began) * 1e3)
+                Snapshots(dirs).remove(again)
+                file.unlink()
+    finally:
+        Snapshots(dirs).remove(name)
+    return [
+        Result.of("snapshot_export_ms", exports),
+        Result.of("snapshot_import_ms", imports),
+        Result.of("snapshot_disk_mb", stored, unit="MB"),
+        Result.of("snapshot_file_mb", sizes, unit="MB"),
     ]
 
 

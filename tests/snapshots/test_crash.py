@@ -31,6 +31,10 @@ SCRIPT = """if True:
         with Container.launch("busybox", ["sleep", "600"], memory="256m", cpus=1) as container:
             for clone in container.fork(1):
                 clone.close()
+    elif what == "lease":
+        from firkin import WarmPool
+        with WarmPool("busybox", size=1, memory="256m", cpus=1) as pool, pool.lease(["true"]) as container:
+            container.wait()
     elif what == "restore":
         with Container.restore(name) as container:
             assert container.run(["true"]).returncode == 0
@@ -92,6 +96,12 @@ def test_killed_while_restoring(point: str, saved: str, check_nothing_is_left: C
     check_nothing_is_left()
     with Container.restore(saved) as clone:
         assert clone.run(["true"]).returncode == 0
+
+
+@pytest.mark.parametrize("point", ["pool.ready", "pool.leased"])
+def test_killed_while_leasing(point: str, busybox_image: Image, check_nothing_is_left: Callable[[], None]) -> None:
+    run("lease", "unused", point)
+    check_nothing_is_left()
 
 
 def test_killed_while_forking(home: Path, busybox_image: Image, check_nothing_is_left: Callable[[], None]) -> None:

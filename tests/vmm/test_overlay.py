@@ -11,6 +11,8 @@ import pytest
 
 from firkin.vmm.overlay import write_overlay, write_window
 
+pytestmark = pytest.mark.needs_tool("qemu-img", "qemu-io")
+
 TIB = 1 << 40
 
 

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
+from firkin import faults
 from firkin.core.container import AsyncContainer
 from firkin.core.ledger import Host, Ledger, Promise, Reserves, ThisHost
 from firkin.core.networking import ContainerNetwork, open_network
@@ -31,6 +32,8 @@ from firkin.vmm.saved import Saved
 
 __all__ = ["AsyncWarmPool"]
 
+_READY = faults.declare("pool.ready", "a VM has rehearsed and is stopped, nobody knows of it yet")
+_LEASED = faults.declare("pool.leased", "a ready VM is taken out of the pool, its process is not started")
 _log = logging.getLogger("firkin.core.pool")
 _MOST = 256
 # Seconds between looks at the host while nothing else happens.
@@ -187,6 +190,7 @@ class AsyncWarmPool(Closing):
 
     async def _start(self, ready: _Ready, chosen: Any, given: dict[str, Any]) -> AsyncContainer:
         vm, stack = ready.vm, ready.stack
+        faults.point(_LEASED)
         try:
             going = asyncio.ensure_future(vm.resume())
             if self._warmed is not None:
@@ -292,6 +296,7 @@ class AsyncWarmPool(Closing):
             else:
                 vm, network = await begin_restore(saved, id, self._dirs, stack)
             await vm.pause()
+            faults.point(_READY)
             own = stack.pop_all()
         return _Ready(vm, network, saved, own)
 
