@@ -272,7 +272,11 @@ impl Agent {
         let Some(process) = self.processes.get_mut(token) else { return };
         process.sync = 0;
         if process.phase == Phase::Made {
-            // Killed before it was started: how, its exit status tells.
+            // Killed before it was started: how, its exit status tells, which came before or comes yet.
+            if let Some(exit) = process.ended.take() {
+                process.phase = Phase::Ended(exit);
+                self.settle(token);
+            }
             return;
         }
         if process.phase != Phase::Starting {
