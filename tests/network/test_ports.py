@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from firkin.errors import InvalidInputError, NotFoundError, StateError
 from firkin.oci import Image
 from firkin.types import StateDirs
 from firkin.vmm import reclaim
+from tests.conftest import GONE_WITHIN
 
 pytestmark = [pytest.mark.vm, pytest.mark.asyncio(loop_scope="module")]
 
@@ -234,6 +236,16 @@ async def test_a_port_in_use_is_an_error_before_the_boot(box: Box) -> None:
         await box.container.publish("x")
 
 
+def _free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+
+
 async def test_nothing_is_left_on_ports_after_a_kill(box: Box, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -253,10 +265,12 @@ async def test_nothing_is_left_on_ports_after_a_kill(box: Box, tmp_path: Path) -
     finally:
         os.kill(owner.pid, signal.SIGKILL)
         await asyncio.to_thread(owner.wait)
-    # Nobody listens any more. A connection that the killed one ended first lingers in the kernel (TIME_WAIT), which
-    # SO_REUSEADDR passes over, as Firkin's own publishing does.
-    with socket.create_server(("127.0.0.1", port)):
-        pass
+    # A child that the owner was just starting has its descriptors until it is another program: a moment, which is
+    # waited for. A connection that the killed one ended first lingers in the kernel (TIME_WAIT), which SO_REUSEADDR
+    # passes over, as Firkin's own publishing does.
+    async with asyncio.timeout(GONE_WITHIN):
+        while not _free(port):  # noqa: ASYNC110 - there is nothing to wait on
+            await asyncio.sleep(0.01)
     # The dead owner's folder goes with whoever looks next.
     assert reclaim(StateDirs.default())
 
