@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,20 @@ async def test_a_reader_that_is_too_slow_is_let_go_and_nobody_waits_for_it() -> 
         with pytest.raises(StreamResetError):
             await drain(slow)
         attachment.close()
+
+
+def test_a_full_disk_ends_the_log_and_nothing_else(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a full disk: no byte more.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        for _ in range(3):
+            writer.write(1, bytes(4096))
+    finally:
+        signal.signal(signal.SIGXFSZ, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 4096
+    writer.close()
+    assert list(LogReader(tmp_path).read()) == []

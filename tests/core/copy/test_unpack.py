@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firkin.core.copy.unpack import CopyBounds, HostPlace, unpack, unpack_content
-from firkin.errors import FirkinError
+from firkin.errors import FirkinError, InvalidInputError
 
 BOUNDS = CopyBounds(1 << 30, 1000)
 MIB = 1 << 20
@@ -290,3 +290,39 @@ def test_what_a_dead_process_left_is_removed_and_what_a_living_one_has_is_not(pl
 def test_times_out_of_range_are_cut(place: HostPlace) -> None:
     take(archive(member("t", b"x", mtime=1 << 62), format=tarfile.GNU_FORMAT), place)
     assert (place.folder / "new").read_bytes() == b"x"
+
+
+def test_content_is_one_regular_file_with_its_holes(place: HostPlace) -> None:
+    got = io.BytesIO()
+    unpack_content(io.BytesIO(sparse(12_000, (4096, 512))), got, BOUNDS)
+    assert got.getvalue() == bytes(4096) + b"d" * 512 + bytes(12_000 - 4096 - 512)
+    with pytest.raises(InvalidInputError, match="is not a regular file"):
+        unpack_content(io.BytesIO(archive(link("t", "elsewhere"))), io.BytesIO(), BOUNDS)
+
+
+def test_a_guest_that_sends_another_kind_than_was_asked_for(place: HostPlace, tmp_path: Path) -> None:
+    """It said that there is a folder, or a file, and sends something else."""
+    with pytest.raises(InvalidInputError, match="t is not a folder"):
+        take(archive(member("t", b"file")), HostPlace(place.folder, None))
+    with pytest.raises(InvalidInputError, match=r"there is no folder .*new .make it first"):
+        take(archive(member("t", b"file")), HostPlace(place.folder, b"new", must_be_folder=True))
+    with pytest.raises(InvalidInputError, match="a folder can't replace the file"):
+        take(archive(folder("t")), HostPlace(tmp_path, b"secret"))
+    with pytest.raises(InvalidInputError, match=r"can't copy into .*none: No such file"):
+        take(archive(member("t", b"file")), HostPlace(tmp_path / "none", b"new"))
+    assert names(tmp_path) == ["parent", "secret"]
+
+
+def test_links_to_nowhere_and_devices_are_not_made(place: HostPlace) -> None:
+    for wrong in (link("t/a", ""), member("t/a", type=tarfile.CHRTYPE), member("t/a", type=tarfile.BLKTYPE)):
+        with pytest.raises(FirkinError):
+            take(archive(folder("t"), wrong), place)
+    assert names(place.folder) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_root_can_keep_the_owners(place: HostPlace) -> None:
+    data = archive(folder("t", uid=7, gid=8), member("t/a", b"x", uid=9, gid=10), link("t/b", "a"))
+    unpack(io.BytesIO(data), place, BOUNDS, preserve_owner=True)
+    found = [(place.folder / "new" / name).lstat() for name in (".", "a", "b")]
+    assert [(each.st_uid, each.st_gid) for each in found] == [(7, 8), (9, 10), (0, 0)]
