@@ -163,7 +163,7 @@ def test_nothing_is_left_of_an_owner_that_was_killed(firkin: Firkin, name: str) 
 def test_a_flood_is_logged_in_bounds_and_holds_nobody_up(firkin: Firkin, name: str) -> None:
     script = "dd if=/dev/zero bs=64k count=280 2>/dev/null | tr '\\0' x; echo; echo last; sleep 600"
     assert firkin("run", "-d", "--name", name, "busybox", "sh", "-c", script).returncode == 0
-    following = subprocess.Popen([*FIRKIN, "logs", "-f", "-n", "0", name], stdout=subprocess.PIPE)
+    following = subprocess.Popen([*FIRKIN, "logs", "-f", name], stdout=subprocess.PIPE)
     assert following.stdout is not None
     assert any(line.endswith(b"last\n") for line in following.stdout)
     folder = StateDirs.default().run / "vm" / name
