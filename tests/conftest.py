@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -57,8 +58,18 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(home, ignore_errors=True)
 
 
+def _heed_signals() -> None:
+    """What a shell or nohup has its background jobs ignore, tests send: what they start would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give this process its home before any test module is imported."""
+    _heed_signals()
     SHARED.mkdir(parents=True, exist_ok=True)
     with (SHARED / "sweep.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
