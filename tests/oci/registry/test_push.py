@@ -68,6 +68,14 @@ async def test_what_is_pushed_is_taken_and_run_by_buildah(
     container = run(*buildah, "from", "--pull-never", name).strip()
     # Its own runtime and `podman run` need a cgroup v2 host and CAP_SYS_RESOURCE; this isolation needs neither.
     assert run(*buildah, "run", "--isolation", "chroot", container, "echo", "hello") == "hello\n"
+    # And what buildah makes of it comes back, in Docker's form.
+    run(*buildah, "config", "--cmd", "made", container)
+    run(*buildah, "commit", "--format", "docker", container, "made")
+    run(*buildah, "push", "--tls-verify=false", "made", f"docker://{registry.host}/made/by-buildah:1")
+    made = f"{registry.host}/made/by-buildah:1"
+    await pull(store, made, client=client)
+    assert store.resolve(made).config.cmd == ("made",)
+    assert store.resolve(made).media_type == "application/vnd.docker.distribution.manifest.v2+json"
 
 
 async def test_blobs_of_a_neighbour_are_mounted(
