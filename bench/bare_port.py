@@ -110,6 +110,6 @@ async def bare_port(dirs: StateDirs, config: VmConfig) -> AsyncIterator[BarePort
             yield port
         finally:
             launched.close()
-            await launched.process.end()
+            launched.end()
     finally:
         folder.remove()

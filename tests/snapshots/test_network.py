@@ -97,8 +97,9 @@ async def test_connections_of_before_are_reset_in_each_clone(world: World, home:
 
 
 async def test_a_port_stays_with_the_source_and_a_clone_gets_its_own(busybox_image: Image) -> None:
-    serve = "while true; do hostname | nc -l -p 80; done"
+    serve = "nc -lk -p 80 -e hostname"
     async with await AsyncContainer.launch("busybox", ["sh", "-c", serve], publish=["127.0.0.1:0:80"]) as source:
+        await source.run(["sh", "-c", "until grep -q ':0050 0*:0000 0A' /proc/net/tcp*; do sleep 0.05; done"])
         (clone,) = await source.fork()
         async with clone:
             assert clone.ports == ()
@@ -109,13 +110,6 @@ async def test_a_port_stays_with_the_source_and_a_clone_gets_its_own(busybox_ima
 
 
 def _received(port: int) -> str:
-    """What the server sends, once it listens again."""
-    for _ in range(200):
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
-            sock.shutdown(socket.SHUT_WR)
-            try:
-                if data := sock.recv(100):
-                    return data.decode()
-            except ConnectionResetError:
-                continue
-    return ""
+    """All that the server sends."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock, sock.makefile() as file:
+        return file.read()

@@ -14,6 +14,8 @@ from firkin.errors import LinkError, StateError
 from firkin.types import PtySize, Signal, Stdio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from firkin.core.copy.peer import CopyPeer
     from firkin.core.detach_keys import DetachKeys
     from firkin.core.exec_config import ExecConfig
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from firkin.core.stats import Stats
     from firkin.network.policy import Policy
     from firkin.vminitd.control import ControlClient
+    from firkin.vminitd.rpc import Call
 
 __all__ = ["AttachedProcess", "RemoteContainer", "RemoteProcess"]
 
@@ -64,13 +67,17 @@ class RemoteContainer:
         channels = Channels(spec, typed=keys.passed if terminal else None)
         ports = channels.listen(self._client.link)
         call = pb.Attach(process="init", stdin_port=ports[0], stdout_port=ports[1], stderr_port=ports[2])
-        await self._connected(call, channels)
-        return AttachedProcess(self, "init", channels)
+        # Before anything is typed, which may end it: an owner whose container has ended takes no more calls.
+        process = AttachedProcess(self, "init", channels)
+        await self._connected(call, channels, process.begin_waiting)
+        return process
 
-    async def _connected(self, call: Any, channels: Channels) -> Any:
-        """The answer to a call by which the owner opens our `channels`."""
+    async def _connected(self, call: Any, channels: Channels, answered: Callable[[], None] | None = None) -> Any:
+        """The answer to a call by which the owner opens our `channels`; `answered` comes before what is typed."""
         try:
             answer = await self.call(call)
+            if answered is not None:
+                answered()
             await channels.connect()
         except BaseException:
             await channels.aclose()
@@ -168,8 +175,16 @@ class RemoteContainer:
 
     async def call(self, message: Any) -> Any:
         """Any call of proto/firkin/control.proto. Raises `StateError`."""
+        return await self.answer(self.submit(message))
+
+    def submit(self, message: Any) -> Call[Any]:
+        """Send a call, whose answer is awaited by `answer`."""
+        return self._client.submit(message)
+
+    async def answer(self, call: Call[Any]) -> Any:
+        """The answer. Raises `StateError`."""
         try:
-            return await self._client.call(message)
+            return await call
         except LinkError as error:
             raise StateError(f"container {self.container.id} ended under the call") from error
 
@@ -188,14 +203,22 @@ class RemoteProcess:
     def __init__(self, container: RemoteContainer, id: str, channels: Channels) -> None:
         self._container = container
         self._channels = channels
+        self._end: Call[Any] | None = None
         self.id = id
+
+    def begin_waiting(self) -> None:
+        """Ask the owner how it will end; `wait` does so too."""
+        from firkin.vminitd._generated import control_pb2 as pb
+
+        if self._end is None:
+            self._end = self._container.submit(pb.Wait(process=self.id))
 
     async def wait(self) -> ExitStatus:
         """Wait until it has ended and its output is written."""
-        from firkin.vminitd._generated import control_pb2 as pb
-
+        self.begin_waiting()
+        assert self._end is not None
         try:
-            status = _status(await self._container.call(pb.Wait(process=self.id)))
+            status = _status(await self._container.answer(self._end))
             await self._channels.drained()
             return status
         finally:
