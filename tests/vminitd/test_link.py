@@ -153,6 +153,21 @@ async def test_reset_reaches_the_peer_with_its_errno_and_leaves_no_stream() -> N
         assert far._link._framing.streams == 0
 
 
+async def test_what_came_before_the_end_is_read_where_sending_fails() -> None:
+    async with links() as (host, guest):
+        near, far = await stream_pair(host, guest)
+        # So that sending is the first to notice.
+        host.loop.remove_reader(host._sock)
+        await far.write(b"last words")
+        await far.end()
+        await guest.aclose()
+        await near.write(b"too late")
+        await host.wait_closed()
+        assert await drain(near) == b"last words"
+        assert host.error is not None
+        assert "the other side closed it" in host.error.message
+
+
 async def test_a_writer_learns_that_the_reader_closed() -> None:
     async with links() as (host, guest):
         near, far = await stream_pair(host, guest)

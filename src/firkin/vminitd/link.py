@@ -34,6 +34,8 @@ _ECONNREFUSED: Final = 111
 _ECONNRESET: Final = 104
 # Reads per callback, so that a busy link lets other tasks run.
 _READS: Final = 8
+# So often that much when sending has failed: nothing more can come, but from who is not to be trusted.
+_LAST_READS: Final = 64
 
 
 class Handler(Protocol):
@@ -263,7 +265,11 @@ class Link:
                 future.set_result(None)
 
     async def aclose(self) -> None:
-        """End the link; whoever still uses it sees a `LinkError`."""
+        """End the link; whoever still uses it sees a `LinkError`.
+
+        What was written goes out as far as the socket takes it now.
+        """
+        self._flush()
         self.abort(LinkError("guest link: closed"))
 
     async def wait_closed(self) -> None:
@@ -374,6 +380,10 @@ class Link:
                 self._writer_added = True
                 self.loop.add_writer(self._sock, self._flush)
         except OSError as error:
+            # What the other side sent before it closed counts: the answer to a call, say.
+            for _ in range(_LAST_READS):
+                if self.error is not None or not self._on_readable():
+                    break
             self._lost("guest link: sending failed", error)
             return
         else:
@@ -385,27 +395,29 @@ class Link:
             for handler in starved:
                 handler.room_made()
 
-    def _on_readable(self) -> None:
+    def _on_readable(self) -> bool:
+        """Take what has come; whether there may be more."""
         for _ in range(_READS):
             try:
                 buffer = self._framing.buffer()
                 count = self._sock.recv_into(buffer)
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except OSError as error:
                 self._lost("guest link: receiving failed", error)
-                return
+                return False
             if count == 0:
                 self._lost("guest link: the other side closed it", None)
-                return
+                return False
             if self._trace is not None:
                 self._trace[1].saw((buffer,), count)
             self._liveness.heard(self.loop.time())
             for event in self._framing.received(count):
                 self._dispatch(event)
                 if self.error is not None:
-                    return
+                    return False
             self._schedule_flush()
+        return True
 
     def _lost(self, what: str, cause: OSError | None) -> None:
         error = LinkError(f"{what}: {cause.strerror}" if cause is not None else what, hint="did the VM end?")
