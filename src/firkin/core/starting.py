@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from firkin.core.exit import ExitStatus
 from firkin.core.process import AsyncProcess, exec_error, exit_status
 from firkin.core.stdio import Channels, StdioSpec
-from firkin.errors import AgentError, LinkError
+from firkin.errors import AgentError, FirkinError, LinkError
 from firkin.types import ContainerId, ProcessId, PtySize
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = ["adopt_process", "start_process"]
 
 _log = logging.getLogger(__name__)
 _CREATE_LIMIT = 60.0
+_ABANDON_LIMIT = 10.0
 
 
 async def start_process(
@@ -78,8 +80,21 @@ async def start_process(
         await channels.aclose()
         if isinstance(error, AgentError) and (seen := exec_error(error, program)) is not error:
             raise seen from error
+        if isinstance(error, asyncio.CancelledError) and id != "init":
+            await _abandon(vm, container, id)
         raise
     return AsyncProcess(vm.agent, container, id, started.pid, channels, exit)
+
+
+async def _abandon(vm: VirtualMachine, container: ContainerId, id: ProcessId) -> None:
+    """End a process of which nobody has a handle: that it runs may have been said just as its start was given up."""
+    if vm.link.error is not None or vm.link.paused:
+        return
+    # The agent knows it no more where the start was given up in time.
+    with suppress(FirkinError):
+        await vm.agent.kill_process(container, id, 9, timeout=_ABANDON_LIMIT)
+        await vm.agent.wait_process(container, id, timeout=_ABANDON_LIMIT)
+        await vm.agent.delete_process(container, id, timeout=_ABANDON_LIMIT)
 
 
 async def adopt_process(
