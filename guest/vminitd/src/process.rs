@@ -408,12 +408,28 @@ impl Agent {
         Ok(done())
     }
 
+    /// The pid that vmexec may have told unheard. From now on it can tell no more, and ends by that: a process that
+    /// may start at once would run on.
+    fn last_pid(&self, sync: u32) -> i32 {
+        let Some(Node::Sync(socket)) = self.nodes.get(sync) else { return 0 };
+        socket.deafen();
+        while let Some((report, _)) = socket.receive() {
+            match report {
+                Report::Pid(pid) => return pid,
+                Report::Closed | Report::Failed(_) => break,
+                _ => {}
+            }
+        }
+        0
+    }
+
     /// Forgets a process and everything of it that the agent holds.
     pub fn forget_process(&mut self, token: u32) {
         let Some(process) = self.processes.remove(token) else { return };
-        if process.pid != 0 {
+        let pid = if process.pid == 0 { self.last_pid(process.sync) } else { process.pid };
+        if pid != 0 {
             // It may have ended; it is reaped like any other.
-            let _ = send_signal(process.pid, 9);
+            let _ = send_signal(pid, 9);
         }
         self.close(process.sync);
         for relay in process.stdio {

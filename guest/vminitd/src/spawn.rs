@@ -10,8 +10,8 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType, recvmsg,
-    send, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType,
+    recvmsg, send, shutdown, socketpair,
 };
 use serde::Deserialize;
 
@@ -124,6 +124,12 @@ impl SyncSocket {
     /// vmexec is gone.
     pub fn go(&self) -> Result<()> {
         send(&self.fd, GO, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).context("start", "vmexec").map(drop)
+    }
+
+    /// Takes no further message than those that are there; vmexec's next one fails.
+    pub fn deafen(&self) {
+        // A socket whose other end is gone takes none either.
+        let _ = shutdown(&self.fd, Shutdown::Read);
     }
 
     /// The next message, waited for.
