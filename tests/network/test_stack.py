@@ -281,25 +281,18 @@ def test_a_published_port_calls_the_guest_which_may_answer_twice() -> None:
 
 def test_more_calls_than_there_is_room_for_are_reset_and_the_others_go_on() -> None:
     most, more = 4096, 200
-    with server() as listening:
-        port = listening.getsockname()[1]
-        with cable(allow_net=[f"127.0.0.1:{port}"]) as line:
-            first = Peer(line, port)
-            first.connect()
-            sock, _ = listening.accept()
-            reset = 0
-            for number in range(1, most + more):
-                Peer(line, port, 5000 + number).send(SYN)
-                # Whatever has come is taken, so that the cable never fills up.
-                while not line.silent(0.0001):
-                    reset += bool(parse_tcp(line.packet().payload).flags & RST)
-            while reset < more:
+    with connected() as (first, sock):
+        line, reset = first.cable, 0
+        for number in range(1, most + more):
+            Peer(line, first.port, 5000 + number).send(SYN)
+            # Whatever has come is taken, so that the cable never fills up.
+            while not line.silent(0.0001):
                 reset += bool(parse_tcp(line.packet().payload).flags & RST)
-            assert reset == more
-            with sock:
-                sock.settimeout(5)
-                first.send(ACK, b"goes on")
-                assert sock.recv(100) == b"goes on"
+        while reset < more:
+            reset += bool(parse_tcp(line.packet().payload).flags & RST)
+        assert reset == more
+        first.send(ACK, b"goes on")
+        assert sock.recv(100) == b"goes on"
 
 
 def test_neighbours_are_answered_for_the_gateway_alone() -> None:

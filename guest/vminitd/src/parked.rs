@@ -90,10 +90,8 @@ impl Agent {
     /// # Errors
     /// As [`Agent::park`].
     pub fn ready_pilot(&mut self) -> Result<()> {
-        let Some(pilot) = self.pilot.as_mut().filter(|pilot| pilot.sent || pilot.made.is_none()) else { return Ok(()) };
-        if self.parked.is_none() {
-            return Ok(());
-        }
+        let wanted = |pilot: &&mut Pilot| self.parked.is_some() && (pilot.sent || pilot.made.is_none());
+        let Some(pilot) = self.pilot.as_mut().filter(wanted) else { return Ok(()) };
         let all = sched_getaffinity(None).context("pilot", "processors")?;
         let last = (0..CpuSet::MAX_CPU).rev().find(|number| all.is_set(*number)).unwrap_or(0);
         let stood = stand(PILOT_PLACES[0].1, pilot.spec.as_bytes())?;
@@ -178,9 +176,11 @@ fn run_on(pid: i32, processor: usize) -> Result<()> {
 /// Stops the pilot and hands it its rest: to go on is then a matter of a signal, of which the agent hears nothing.
 /// The agent's own root will do for it: all that it runs there is vmexec.
 fn brief(pilot: &Parked) -> Result<()> {
-    let pid = Pid::from_raw(pilot.pid);
-    pid.map_or(Ok(()), |pid| kill_process(pid, Signal::STOP)).context("pilot", "stop it")?;
-    waitpid(pid, WaitOptions::UNTRACED).context("pilot", "stop it")?;
+    let stopped = Pid::from_raw(pilot.pid).ok_or(Errno::SRCH).and_then(|pid| {
+        kill_process(pid, Signal::STOP)?;
+        waitpid(Some(pid), WaitOptions::UNTRACED)
+    });
+    stopped.context("pilot", "stop it")?;
     let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let root = open_tree(CWD, "/", tree).context("pilot", "/")?;
     let spec = PILOT_REST.as_bytes();

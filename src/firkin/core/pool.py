@@ -17,6 +17,7 @@ from typing import Any, Unpack
 
 from firkin import faults
 from firkin.core.container import AsyncContainer
+from firkin.core.guest_root import rootfs_path
 from firkin.core.ledger import Host, Ledger, Promise, Reserves, ThisHost
 from firkin.core.networking import ContainerNetwork, open_network
 from firkin.core.option_inputs import OptionInputs, container_options
@@ -308,7 +309,7 @@ class AsyncWarmPool(Closing):
         known = [vm.agent.submit(vm.resume_message(epoch=saved.epoch, hostname=_REHEARSAL)), *vm.submit_networks()]
         if parked:
             # The parked container takes the root of whom it becomes; that of the rehearsal goes with it.
-            source, own = self._warmed.prepared.spec.root.path, f"/run/container/{_REHEARSAL}/rootfs"
+            source, own = self._warmed.prepared.spec.root.path, rootfs_path(_REHEARSAL)
             known.append(vm.agent.mount("", source, own, options=("bind",), mkdir=True))
         for call in known:
             await call

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from firkin.core.exit import ExitStatus
 from firkin.core.process import AsyncProcess, exec_error, exit_status
-from firkin.core.stdio import Channels, StdioSpec
+from firkin.core.stdio import Channels, StdioSpec, quiet
 from firkin.errors import AgentError, FirkinError, LinkError
 from firkin.types import ContainerId, ProcessId, PtySize
 
@@ -62,9 +62,8 @@ async def start_process(
         timeout=_CREATE_LIMIT,
     )
     ended = vm.agent.wait_process(container, id)
-    exit = asyncio.ensure_future(_exit(ended, vm, container, id))
-    # Whoever waits for the process sees its error; where nobody does, asyncio is not to complain.
-    exit.add_done_callback(lambda task: task.cancelled() or task.exception())
+    # Whoever waits for the process sees its error.
+    exit = quiet(asyncio.ensure_future(_exit(ended, vm, container, id)))
     try:
         for call in before:
             await call
@@ -103,8 +102,7 @@ async def adopt_process(
     """A handle of a process that runs already, its streams new ones as `stdio` says (see `AttachProcess`)."""
     channels = Channels(stdio)
     ports = channels.listen(vm.link)
-    exit = asyncio.ensure_future(_exit(vm.agent.wait_process(container, id), vm, container, id))
-    exit.add_done_callback(lambda task: task.cancelled() or task.exception())
+    exit = quiet(asyncio.ensure_future(_exit(vm.agent.wait_process(container, id), vm, container, id)))
     try:
         if any(ports):
             stdin, stdout, stderr = ports

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from firkin.vmm.config import Disk, VmConfig
     from firkin.vmm.host import HostCapabilities
 
-__all__ = ["has_pilot", "ready", "stand_in_image"]
+__all__ = ["ready", "stand_in_image"]
 
 _PLACE = "/run/firkin/first-disk"
 _IMAGE = 32 << 20
@@ -29,7 +29,7 @@ def stand_in_image(disk: Disk, folder: Path) -> Path:
     return image
 
 
-def has_pilot(config: VmConfig, host: HostCapabilities) -> bool:
+def _has_pilot(config: VmConfig, host: HostCapabilities) -> bool:
     """Whether translating ahead pays: there is translation, and a processor that has nothing else to do."""
     return host.accelerator == "tcg" and config.cpus > 1
 
@@ -42,4 +42,4 @@ async def ready(agent: Agent, config: VmConfig, host: HostCapabilities) -> None:
         # Its pages in the kernel's cache go when the disk is closed: the fork's disk is another.
         await agent.mount("ext4", "serial:disk0", _PLACE, options=("ro",), mkdir=True)
         await agent.umount(_PLACE)
-    await agent.park(config.parked, pilot=has_pilot(config, host))
+    await agent.park(config.parked, pilot=_has_pilot(config, host))

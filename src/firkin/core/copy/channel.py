@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from firkin.core.stdio import quiet
 from firkin.errors import StateError
 
 __all__ = ["Channel", "Closed", "beside"]
@@ -144,9 +145,8 @@ async def beside(channel: Channel, moving: Coroutine[Any, Any, object], work: Ca
     Where one fails the other stops, and the first failure is raised once both have. Cancelling waits for the thread.
     """
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
     # Nobody may be left to ask for its error.
-    result.add_done_callback(lambda result: result.cancelled() or result.exception())
+    result: asyncio.Future[T] = quiet(loop.create_future())
 
     def settle(value: T | None, error: BaseException | None) -> None:
         if result.done():
