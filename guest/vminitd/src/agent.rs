@@ -14,6 +14,7 @@ use crate::call::{Call, Undo};
 use crate::container::Container;
 use crate::failure::{Context, Failure, Result};
 use crate::helper::Helper;
+use crate::lifecycle::Published;
 use crate::messages::{SCHEMA_HASH, reply};
 use crate::network::Netlink;
 use crate::output::{Output, Written};
@@ -51,7 +52,8 @@ pub enum Node {
 
 /// All of the agent's state.
 pub struct Agent {
-    port: OwnedFd,
+    /// To the host.
+    pub port: OwnedFd,
     port_readable: bool,
     port_writable: bool,
     epoll: OwnedFd,
@@ -84,6 +86,10 @@ pub struct Agent {
     pub deadlines: usize,
     /// Opened when first needed.
     pub netlink: Option<Netlink>,
+    /// /dev/urandom, opened when first needed.
+    pub random: Option<OwnedFd>,
+    /// What Resume writes.
+    pub published: Published,
 }
 
 impl Agent {
@@ -119,6 +125,8 @@ impl Agent {
             testing: boot::test_mode(),
             deadlines: 0,
             netlink: None,
+            random: None,
+            published: Published::default(),
         })
     }
 

@@ -31,7 +31,7 @@ impl Agent {
             Event::Credit { token, .. } => self.queue(token),
             Event::Pong(_) => {}
             Event::Hello { .. } => {
-                self.send_pilot();
+                self.pilot_sent();
                 self.disconnect();
             }
             Event::Fault(fault) => {

@@ -1,6 +1,7 @@
 //! The VM's life: what happens after a boot or a restore, before a snapshot, and at the end.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
@@ -35,20 +36,23 @@ impl Agent {
         if !(MIN_ENTROPY..=MAX_ENTROPY).contains(&call.entropy.len()) {
             return Err(Failure::new("resume", Errno::INVAL, "entropy must be 32 to 4096 bytes"));
         }
-        let random =
-            open("/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).context("entropy", "/dev/urandom")?;
-        sys::reseed(random.as_fd(), &call.entropy).context("entropy", "reseed")?;
+        let random = match self.random.take() {
+            Some(random) => random,
+            None => open_random()?,
+        };
+        sys::reseed(self.random.insert(random).as_fd(), &call.entropy).context("entropy", "reseed")?;
         step_clock(call.realtime_ns)?;
         if !call.hostname.is_empty() {
             sethostname(call.hostname.as_bytes()).context("hostname", &call.hostname)?;
             self.rename_containers(&call.hostname)?;
         }
         if !call.machine_id.is_empty() {
-            write_machine_id(&call.machine_id)?;
+            check_machine_id(&call.machine_id)?;
+            self.published.machine_id.set("/run/firkin/machine-id", &call.machine_id)?;
         }
         if call.epoch != self.epoch || !self.resumed {
             self.epoch = call.epoch;
-            publish("/run/firkin/epoch", &call.epoch.to_string())?;
+            self.published.epoch.set("/run/firkin/epoch", &call.epoch.to_string())?;
         }
         if !call.networks.is_empty() {
             let netlink = self.netlink()?;
@@ -65,8 +69,12 @@ impl Agent {
     /// Containers that a restore brought along have host names of their own: each is entered for a moment.
     fn rename_containers(&self, hostname: &str) -> Result<()> {
         let first = |(_, process): (u32, &Process)| (process.id == INIT && process.pid != 0).then_some(process.pid);
+        let mut pids = self.processes.iter().filter_map(first).peekable();
+        if pids.peek().is_none() {
+            return Ok(());
+        }
         let own = open_namespace("self")?;
-        for pid in self.processes.iter().filter_map(first) {
+        for pid in pids {
             // One that has just ended has none.
             let Ok(theirs) = open_namespace(&pid.to_string()) else { continue };
             let uts = Some(LinkNameSpaceType::HostNameAndNISDomainName);
@@ -116,6 +124,11 @@ impl Agent {
             self.detach_stdio();
         }
         if self.processes.iter().next().is_none() {
+            if self.random.is_none() {
+                self.random = Some(open_random()?);
+                self.published.ready()?;
+                self.netlink()?;
+            }
             // Nothing of the user's is there: a base VM's clones need no thaw.
             self.ready_pilot()?;
             self.quiesced(call, request.drop_caches);
@@ -220,14 +233,57 @@ pub fn set_time(call: &SetTime) -> Result<()> {
     step_clock(call.realtime_ns)
 }
 
-fn write_machine_id(id: &str) -> Result<()> {
+fn check_machine_id(id: &str) -> Result<()> {
     if id.len() != 32 || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(Failure::new("machine-id", Errno::INVAL, "a machine id is 32 hexadecimal digits"));
     }
-    publish("/run/firkin/machine-id", id)
+    Ok(())
 }
 
-/// Rewrites a file in place: it may be mounted into containers.
-fn publish(path: &str, line: &str) -> Result<()> {
-    fs::write(path, [line, "\n"].concat()).context("resume", path)
+fn open_random() -> Result<OwnedFd> {
+    open("/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).context("entropy", "/dev/urandom")
+}
+
+/// The files that say which clone this is. They and /dev/urandom stay open: under software emulation looking a path up
+/// for the first time costs a clone milliseconds.
+#[derive(Default)]
+pub struct Published {
+    epoch: Line,
+    machine_id: Line,
+}
+
+impl Published {
+    /// Opens what a clone will write, before it is one.
+    ///
+    /// # Errors
+    /// As open(2).
+    pub fn ready(&mut self) -> Result<()> {
+        self.epoch.set("/run/firkin/epoch", "0")?;
+        self.machine_id.set("/run/firkin/machine-id", &"0".repeat(32))
+    }
+}
+
+/// A file of one line.
+#[derive(Default)]
+struct Line {
+    file: Option<fs::File>,
+    length: usize,
+}
+
+impl Line {
+    /// In place: it may be mounted into containers.
+    fn set(&mut self, path: &str, line: &str) -> Result<()> {
+        let text = [line, "\n"].concat();
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => fs::File::create(path).context("resume", path)?,
+        };
+        let file = self.file.insert(file);
+        file.write_all_at(text.as_bytes(), 0).context("resume", path)?;
+        if text.len() != self.length {
+            file.set_len(text.len() as u64).context("resume", path)?;
+            self.length = text.len();
+        }
+        Ok(())
+    }
 }

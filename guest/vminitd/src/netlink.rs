@@ -2,6 +2,7 @@
 
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with};
 
@@ -59,6 +60,14 @@ impl Netlink {
         let socket = socket.context("netlink", "socket")?;
         bind(&socket, &SocketAddrNetlink::new(0, 0)).context("netlink", "bind")?;
         Ok(Self { socket, sequence: 0 })
+    }
+
+    /// The interface of that name.
+    ///
+    /// # Errors
+    /// ENODEV.
+    pub fn index_of(&self, name: &str) -> std::result::Result<u32, Errno> {
+        name_to_index(&self.socket, name)
     }
 
     /// Sends a request and waits for its acknowledgement.

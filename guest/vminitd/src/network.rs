@@ -32,14 +32,8 @@ const RTN_UNICAST: u8 = 1;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-fn index_of(name: &str) -> Result<u32> {
-    let bad = name.is_empty() || name.contains('/') || name.starts_with('.');
-    let text = match bad {
-        true => return Err(Failure::new("link", Errno::INVAL, format!("{name:?} is no interface's name"))),
-        false => std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")),
-    };
-    let text = text.map_err(|_| Failure::new("link", Errno::NODEV, format!("no interface {name}")))?;
-    text.trim().parse().map_err(|_| Failure::new("link", Errno::IO, format!("{name} has no index")))
+fn index_of(netlink: &Netlink, name: &str) -> Result<u32> {
+    netlink.index_of(name).map_err(|_| Failure::new("link", Errno::NODEV, format!("no interface {name:?}")))
 }
 
 /// `struct ifinfomsg`.
@@ -56,7 +50,7 @@ fn link_body(index: u32, flags: u32, change: u32) -> [u8; 16] {
 /// # Errors
 /// No such interface, or what the kernel says.
 pub fn set_link(netlink: &mut Netlink, name: &str, up: bool, mtu: u32, mac: &[u8]) -> Result<()> {
-    let index = index_of(name)?;
+    let index = index_of(netlink, name)?;
     let state = if up { IFF_UP } else { 0 };
     let message = || {
         let mut message = Message::new(RTM_NEWLINK, 0, &link_body(index, state, IFF_UP));
@@ -116,7 +110,7 @@ fn address_body(family: u8, length: u8, index: u32) -> [u8; 8] {
 /// # Errors
 /// A malformed address, no such interface, or what the kernel says.
 pub fn add_address(netlink: &mut Netlink, call: &AddAddress) -> Result<()> {
-    let index = index_of(&call.link)?;
+    let index = index_of(netlink, &call.link)?;
     let prefix = parse_prefix("address", &call.address)?;
     let body = address_body(prefix.family, prefix.length, index);
     let message = Message::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &body)
@@ -153,7 +147,7 @@ pub fn add_route(netlink: &mut Netlink, call: &AddRoute) -> Result<()> {
         message = message.attribute(RTA_GATEWAY, address);
     }
     if !call.link.is_empty() {
-        message = message.attribute(RTA_OIF, &index_of(&call.link)?.to_ne_bytes());
+        message = message.attribute(RTA_OIF, &index_of(netlink, &call.link)?.to_ne_bytes());
     }
     netlink.request(message).context("route", if call.destination.is_empty() { "default" } else { &call.destination })
 }
@@ -164,7 +158,8 @@ pub fn add_route(netlink: &mut Netlink, call: &AddRoute) -> Result<()> {
 /// As the parts.
 pub fn replace_identity(netlink: &mut Netlink, identity: &NetworkIdentity) -> Result<()> {
     if let Some(link) = &identity.link {
-        flush_addresses(netlink, index_of(&link.name)?)?;
+        let index = index_of(netlink, &link.name)?;
+        flush_addresses(netlink, index)?;
         let SetLink { name, up, mtu, mac } = link;
         set_link(netlink, name, *up, *mtu, mac)?;
     }
@@ -207,9 +202,11 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_paths_are_refused() {
-        for wrong in ["", "../etc", "a/b", "."] {
-            assert_eq!(index_of(wrong).expect_err("refused").errno, Errno::INVAL.raw_os_error());
+    fn names_that_are_none_are_refused() {
+        let netlink = Netlink::open().expect("a socket");
+        assert_eq!(index_of(&netlink, "lo").expect("is there"), 1);
+        for wrong in ["", "../etc", "a/b", ".", "an-interface-of-too-long-a-name"] {
+            assert_eq!(index_of(&netlink, wrong).expect_err("refused").errno, Errno::NODEV.raw_os_error());
         }
     }
 }

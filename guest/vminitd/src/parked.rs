@@ -23,6 +23,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::guest_root::make_own_folders;
 use crate::messages::Park;
 use crate::spawn::{Report, Request, SyncSocket, spawn};
+use crate::sys;
 
 /// The empty folder that it stands on, which its specification names as its root.
 const STAGE: &str = "/run/firkin/stage";
@@ -100,17 +101,25 @@ impl Agent {
         run_on(0, 0)?;
         pilot.processors = Some(all);
         brief(&stood)?;
+        // Of a clone's first input the interrupt itself sends it on, long before the agent has read a word.
+        sys::signal_input(self.port.as_fd(), stood.pid, Signal::CONT.as_raw()).context("pilot", "await a host")?;
         (pilot.made, pilot.sent) = (Some(stood), false);
         Ok(())
     }
 
-    /// Sends the pilot ahead. Whatever becomes of it, nobody waits for it.
-    pub fn send_pilot(&mut self) {
-        let Some(pilot) = self.pilot.as_mut().filter(|pilot| !pilot.sent) else { return };
-        if let Some(pid) = pilot.made.as_ref().and_then(|made| Pid::from_raw(made.pid)) {
-            // One that is gone is no loss.
-            let _ = kill_process(pid, Signal::CONT);
-            pilot.sent = true;
+    /// A host is there, and so the pilot is on its way. Whatever becomes of it, nobody waits for it.
+    pub fn pilot_sent(&mut self) {
+        if let Some(pilot) = self.pilot.as_mut() {
+            pilot.sent = pilot.made.is_some();
+        }
+    }
+
+    /// A child of the agent's ended: where it was the pilot, what comes in sends no one any more.
+    pub fn pilot_ended(&mut self, pid: i32) {
+        if let Some(pilot) = self.pilot.as_mut().filter(|pilot| pilot.made.as_ref().is_some_and(|made| made.pid == pid)) {
+            pilot.made = None;
+            // What it costs where that fails is a signal for nobody with each input.
+            let _ = sys::unsignal_input(self.port.as_fd());
         }
     }
 
@@ -173,7 +182,7 @@ fn run_on(pid: i32, processor: usize) -> Result<()> {
     sched_setaffinity(Pid::from_raw(pid), &set).context("pilot", "processors")
 }
 
-/// Stops the pilot and hands it its rest: to go on is then a matter of a signal, of which the agent hears nothing.
+/// Stops the pilot and hands it its rest: to go on is then a matter of a signal.
 /// The agent's own root will do for it: all that it runs there is vmexec.
 fn brief(pilot: &Parked) -> Result<()> {
     let stopped = Pid::from_raw(pilot.pid).ok_or(Errno::SRCH).and_then(|pid| {

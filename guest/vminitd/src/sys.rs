@@ -4,7 +4,12 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
+
+// linux/fcntl.h, which libc has not for every C library
+const F_SETSIG: i32 = 10;
+const ASYNC: OFlags = OFlags::from_bits_retain(libc::O_ASYNC as _);
 
 fn last_errno() -> Errno {
     Errno::from_raw_os_error(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
@@ -60,6 +65,27 @@ pub fn reseed(random: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
     checked(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY as _, info.as_ptr()) })?;
     // SAFETY: takes no argument.
     checked(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG as _) }).map(drop)
+}
+
+/// Lets each input that arrives at `fd` send `signal` to `process` (fcntl(2), "Managing signals").
+///
+/// # Errors
+/// As fcntl(2).
+pub fn signal_input(fd: BorrowedFd<'_>, process: i32, signal: i32) -> Result<(), Errno> {
+    let number = fd.as_raw_fd();
+    // SAFETY: takes a process's number.
+    checked(unsafe { libc::fcntl(number, libc::F_SETOWN, process) })?;
+    // SAFETY: takes a signal's number.
+    checked(unsafe { libc::fcntl(number, F_SETSIG, signal) })?;
+    fcntl_setfl(fd, fcntl_getfl(fd)? | ASYNC)
+}
+
+/// Undoes [`signal_input`].
+///
+/// # Errors
+/// As fcntl(2).
+pub fn unsignal_input(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    fcntl_setfl(fd, fcntl_getfl(fd)? - ASYNC)
 }
 
 /// adjtime(3) by adjtimex(2): CLOCK_REALTIME is slewed by `microseconds`, at 500 ppm.
