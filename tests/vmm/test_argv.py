@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firkin.types import VirtiofsTag
-from firkin.vmm.argv import DiskFds, Handed, command_line, kernel_arguments, restore_commands
+from firkin.vmm.argv import DiskFds, Handed, command_line, kernel_arguments, machine_type
 from firkin.vmm.config import Disk, Network, Share, VmConfig
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.share_ports import PORTS
@@ -55,7 +55,7 @@ def test_a_boot_under_tcg() -> None:
     argv = command_line(VmConfig(cpus=2, memory=256 << 20), TCG, BOOT, name="c1")
     assert argv[0] == "/usr/bin/qemu-system-x86_64"
     assert {"-nodefaults", "-no-user-config", "-nographic", "-no-reboot"} <= set(argv)
-    assert value(argv, "-machine") == "microvm,acpi=on,rtc=on"
+    assert value(argv, "-machine") == "microvm,acpi=on,rtc=on,ioapic2=off"
     assert value(argv, "-accel") == "tcg"
     assert value(argv, "-cpu") == "Nehalem-v1,+rdrand,+arat"
     assert value(argv, "-smp") == "2"
@@ -114,15 +114,15 @@ def test_a_build_shares_its_ram_file_and_a_fork_does_not() -> None:
 
 def test_a_fork_loads_its_state_and_no_kernel() -> None:
     argv = command_line(VmConfig(), TCG, FORK, name="c1")
-    assert value(argv, "-incoming") == "defer"
+    assert value(argv, "-incoming") == "fd:9"
+    assert "migration.announce-rounds=0" in values(argv, "-global")
     assert not {"-kernel", "-initrd", "-append"} & set(argv)
-    commands = [json.loads(line) for line in restore_commands(9).splitlines()]
-    assert [command["execute"] for command in commands] == [
-        "qmp_capabilities",
-        "migrate-set-capabilities",
-        "migrate-incoming",
-    ]
-    assert commands[2]["arguments"] == {"uri": "fd:9"}
+
+
+@pytest.mark.parametrize(("disks", "ioapic2"), [(0, "off"), (6, "off"), (7, "on")])
+def test_more_devices_than_one_ioapic_serves_get_a_second(disks: int, ioapic2: str) -> None:
+    config = VmConfig(disks=tuple(Disk(Path(f"/{index}")) for index in range(disks)))
+    assert machine_type(config, TCG) == f"microvm,acpi=on,rtc=on,ioapic2={ioapic2}"
 
 
 def test_a_newer_qemu_maps_the_ram_of_a_fork_read_only() -> None:

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from firkin.core.networking import ContainerNetwork
     from firkin.core.options import ContainerOptions
     from firkin.core.sockets import SocketRelays
+    from firkin.core.warm import WarmUp
     from firkin.oci.image import Image
+    from firkin.vmm.base import BaseVm
     from firkin.vmm.config import VmConfig
+    from firkin.vmm.saved import Saved
 
 __all__ = ["Beginning", "Machine", "begin"]
 
@@ -49,7 +52,7 @@ class Beginning:
     """A container whose options are checked and whose name is claimed. A context manager: leaving it undoes that.
 
     `machine` is None while the image is not here, `ahead` where something has to be made or found out before a fork.
-    `image_ms` is how long the image took.
+    `warm_ahead` and `warmed` are of a start from a warm image. `image_ms` is how long the image took.
     """
 
     def __init__(self, image: str, id: ContainerId, options: ContainerOptions, dirs: StateDirs) -> None:
@@ -59,7 +62,9 @@ class Beginning:
         self.dirs = dirs
         self.store = ImageStore(dirs)
         self.machine: Machine | None = None
-        self.ahead: HeadStart | None = None
+        self.ahead: HeadStart[BaseVm] | None = None
+        self.warm_ahead: HeadStart[Saved] | None = None
+        self.warmed: WarmUp | None = None
         self.image_ms = 0.0
         self.sockets: SocketRelays | None = None
         self._began = time.perf_counter()
@@ -79,10 +84,21 @@ class Beginning:
         if pulled is None:
             return
         machine = self.settle(pulled)
-        if options.fork and not options.warm and (ahead := head_start(self.folder, machine.config, self.dirs)):
+        if options.warm:
+            self._warm(machine)
+            return
+        if options.fork and (ahead := head_start(self.folder, machine.config, self.dirs)):
             self.ahead = self.stack.enter_context(ahead)
         # QEMU starts meanwhile.
         _ = machine.prepared.spec
+
+    def _warm(self, machine: Machine) -> None:
+        from firkin.core.warm import lower_warm, warm_head_start
+
+        self.warmed = lower_warm(machine.image, machine.prepared.rootfs_device.path, self.options, self.dirs)
+        if ahead := warm_head_start(self.warmed, machine.network, self.folder):
+            self.warm_ahead = self.stack.enter_context(ahead)
+        _ = self.warmed.prepared.spec
 
     def settle(self, pulled: Pulled, disk_of: DiskOf | None = None) -> Machine:
         """Take the image and its root filesystem over, and say what is to be started.

@@ -44,9 +44,11 @@ from firkin.oci.ensure import ensure
 from firkin.oci.rootfs import OciBundle
 from firkin.types import ContainerId, ProcessId, StateDirs, Stdio
 from firkin.vmm import VirtualMachine, VmFolder
+from firkin.vmm.assets import BootAssets, recall_assets
 from firkin.vmm.base import Shape, collect, discard
 from firkin.vmm.build import locked
-from firkin.vmm.host import boot_id
+from firkin.vmm.head_start import HeadStart, head_start_saved
+from firkin.vmm.host import HostCapabilities, boot_id, recall
 from firkin.vmm.machine import find_host
 from firkin.vmm.save import save
 from firkin.vmm.saved import Saved, open_saved, read_manifest
@@ -67,6 +69,7 @@ __all__ = [
     "joined",
     "lower_warm",
     "prepare_warm",
+    "warm_head_start",
     "warm_image_async",
     "warm_spec",
     "warm_up",
@@ -80,6 +83,7 @@ _MOST, _MOST_BYTES = 8, 8 << 30
 GUEST_ID = ContainerId("warm")
 _WARM_UP = ContainerId("warm-up")
 _LIMIT = 300.0
+_SETTLE = 0.5
 _OTHERS = frozenset({"bind", "file", "virtiofs", "volume", "image", "block"})
 # A process that closed its output and means to end does so within this.
 _ENDING = 0.5
@@ -200,7 +204,8 @@ async def find_or_warm(warmed: WarmUp, command: tuple[str, ...] | None = None) -
     `command` is what must have run first; unset: whatever ran in the one that is there. Raises `StateError`.
     """
     root = warmed.dirs.make("cache", "warm")
-    key = await _key(warmed)
+    assets, host = await asyncio.to_thread(find_host, warmed.dirs, warmed.prepared.config)
+    key = await asyncio.to_thread(_key, warmed, host, assets)
     folder = root / key
     if (saved := await asyncio.to_thread(_open, folder, command)) is not None:
         return saved, False
@@ -248,12 +253,30 @@ def joined(warmed: WarmUp, network: ContainerNetwork | None) -> VmConfig:
     return warmed.prepared.config if network is None else network.joined(warmed.prepared.config)
 
 
-async def _key(warmed: WarmUp) -> str:
-    # The shape has a card's addresses, which are always the same.
+def warm_head_start(warmed: WarmUp, network: ContainerNetwork | None, folder: VmFolder) -> HeadStart[Saved] | None:
+    """Spawn the clone of the warm image that a start takes; None where something has to be found out or made before.
+
+    Blocks for some milliseconds. Its `base` is the warm image. Raises as `VirtualMachine.restore`.
+    """
     config = warmed.prepared.config
+    assets = recall_assets(warmed.dirs, config.kernel)
+    host = None if assets is None else recall(warmed.dirs, assets, accel=config.accel)
+    if assets is None or host is None or config.nested:
+        return None
+    saved = _open(warmed.dirs.make("cache", "warm") / _key(warmed, host, assets), None)
+    if saved is None:
+        return None
+    try:
+        return head_start_saved(folder, replace(joined(warmed, network), disks=saved.disks()), saved, host, assets)
+    except BaseException:
+        saved.close()
+        raise
+
+
+def _key(warmed: WarmUp, host: HostCapabilities, assets: BootAssets) -> str:
+    # The shape has a card's addresses, which are always the same.
+    shape = Shape.of(warmed.prepared.config, host, assets)
     cards = warmed.options.network, warmed.options.mtu
-    assets, host = await asyncio.to_thread(find_host, warmed.dirs, config)
-    shape = await asyncio.to_thread(Shape.of, config, host, assets)
     inputs = [_FORMAT, shape.key, *cards, str(warmed.image.chain_id), int(warmed.options.disk)]
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:32]
 
@@ -278,6 +301,8 @@ async def _build(warmed: WarmUp, folder: Path, command: tuple[str, ...]) -> None
         await _run_first(vm, warmed, command)
         await vm.agent.read_ahead(GUEST_ID, (*_path(prepared.spec), *_EVERYONES), timeout=_LIMIT)
         await vm.agent.quiesce(timeout=_LIMIT)
+        # What the kernel puts off shall be done here, once, not in each start.
+        await asyncio.sleep(_SETTLE)
         document = {"image": str(warmed.image), "chain": str(warmed.image.chain_id), "command": list(command)}
         await save(vm, folder, document | {"parked": vm.forked and bool(prepared.config.parked)}, go_on=False)
 

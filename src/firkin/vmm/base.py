@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from firkin.frozen import dataclass
-from firkin.vmm.argv import kernel_arguments
+from firkin.vmm.argv import kernel_arguments, machine_type
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.config import VmConfig, disk_capacity
 from firkin.vmm.host import HostCapabilities
@@ -30,7 +30,7 @@ __all__ = ["BaseVm", "Shape", "collect", "discard", "open_base", "write_manifest
 
 _log = logging.getLogger("firkin.vmm.base")
 # Raised when a base VM made by older code must not be used.
-_FORMAT = 2
+_FORMAT = 3
 _MAX_BASES = 12
 _MAX_BYTES = 8 << 30
 _MAX_MANIFEST = 1 << 16
@@ -50,7 +50,7 @@ class Shape:
             "kernel": assets.kernel_digest,
             "initramfs": assets.initramfs_digest,
             "qemu": [host.qemu, host.qemu_version, host.qemu_identity],
-            "machine": host.machine,
+            "machine": machine_type(config, host),
             "accelerator": host.accelerator,
             "cpu": host.cpu_model(config.cpu_model, nested=config.nested),
             # What "host" means: another processor under the same name must not be restored to.

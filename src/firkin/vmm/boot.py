@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from firkin import faults
@@ -19,7 +21,7 @@ from firkin.vmm.process import QemuProcess, tail
 from firkin.vmm.share_plug import plug
 from firkin.vmm.timings import Timings
 
-__all__ = ["BOOT_LIMIT", "Running", "cold_boot", "is_transient_boot_failure", "restore"]
+__all__ = ["BOOT_LIMIT", "Running", "cold_boot", "fork", "is_transient_boot_failure", "restore"]
 
 _log = logging.getLogger("firkin.vmm.boot")
 _READY = faults.declare("boot.ready", "the agent has answered, nobody has the VM yet")
@@ -39,11 +41,35 @@ _TRANSIENT = (
 
 @dataclass(slots=True)
 class Running:
-    """A VM whose agent has answered. `ram`: of a fork, an own descriptor of the file that its RAM began as, else -1."""
+    """A VM whose QEMU runs; its agent has answered once `answered` returns.
+
+    Calls may be submitted on `link` before: they travel behind the HELLO. `ram`: of a fork, an own descriptor of the
+    file that its RAM began as, else -1.
+    """
 
     process: QemuProcess
     link: Link
+    launched: Launched
+    greeting: asyncio.Future[None]
     ram: int = -1
+
+    async def answered(self) -> None:
+        """Wait for the agent. Raises `VirtualMachineError` where it does not come, having left no process."""
+        await self.or_end(asyncio.shield(self.greeting))
+
+    async def or_end(self, work: Awaitable[None]) -> None:
+        """Wait for `work`; where it fails, or the wait is cancelled, no process is left."""
+        try:
+            await work
+        except BaseException:
+            self.release()
+            await self.process.end()
+            raise
+
+    def release(self) -> None:
+        """Give up what leads to QEMU, which its end is to follow."""
+        self.greeting.cancel()
+        self.launched.close()
 
 
 def is_transient_boot_failure(error: FirkinError) -> bool:
@@ -71,7 +97,9 @@ async def cold_boot(
     """
     for left in reversed(range(_TRIES)):
         try:
-            return await _start(folder, config, host, start, timings, INITIAL_SENTINEL, limit)
+            running = _start(folder, config, host, start, timings, INITIAL_SENTINEL, limit)
+            await running.answered()
+            return running
         except VirtualMachineError as error:
             failure = error
         if not left or not is_transient_boot_failure(failure):
@@ -82,7 +110,28 @@ async def cold_boot(
     raise BootError(message, transient=transient, hint=failure.hint, boot_log=failure.boot_log) from failure
 
 
-async def restore(
+async def fork(
+    folder: VmFolder,
+    config: VmConfig,
+    host: HostCapabilities,
+    saved: Restore,
+    sentinel: bytes,
+    timings: Timings,
+    *,
+    launched: Launched | None = None,
+) -> Running:
+    """As `restore`, until the agent has answered and has its shares."""
+    running = restore(folder, config, host, saved, sentinel, timings, launched=launched)
+    await running.answered()
+    if config.shares:
+        with timings.phase("shares"):
+            shares = plug(folder, Agent(running.link), config.shares, running.launched.shares)
+            await running.or_end(running.process.or_death(shares))
+        running.launched.drop_shares()
+    return running
+
+
+def restore(
     folder: VmFolder,
     config: VmConfig,
     host: HostCapabilities,
@@ -95,15 +144,14 @@ async def restore(
 ) -> Running:
     """Let a saved VM run on, its agent waiting for `sentinel` and speaking `schema` (see `Link.begin`).
 
-    `launched` is its QEMU where it was spawned already. Raises `VirtualMachineError`, having left no process.
+    `launched` is its QEMU where it was spawned already. Raises `VirtualMachineError`.
     """
-    start = launched or saved
-    running = await _start(folder, config, host, start, timings, sentinel, RESTORE_LIMIT, schema)
+    running = _start(folder, config, host, launched or saved, timings, sentinel, RESTORE_LIMIT, schema)
     running.ram = os.dup(saved.ram)
     return running
 
 
-async def _start(
+def _start(
     folder: VmFolder,
     config: VmConfig,
     host: HostCapabilities,
@@ -119,31 +167,26 @@ async def _start(
         with timings.phase("spawn"):
             launched = launch(folder, config, host, start)
     process = launched.watched()
-    try:
-        with timings.phase("boot" if isinstance(start, Boot) else "restore"):
-            link = Link.begin(
-                launched.agent,
-                sentinel=sentinel,
-                schema=schema,
-                boot_log=lambda: tail(launched.console),
-                greeted=launched.greeted,
-            )
-            # The HELLO is under way: while QEMU starts the messages are imported, which takes about as long.
-            preload()
-            await process.or_death(_answer(link, process, limit))
-        if launched.qmp is not None:
-            # QEMU serves one client of its monitor at a time.
-            launched.qmp.close()
-        if launched.shares and not isinstance(start, Boot):
-            with timings.phase("shares"):
-                await process.or_death(plug(folder, Agent(link), config.shares, launched.shares))
-        faults.point(_READY)
-    except BaseException:
-        launched.close()
-        await process.end()
-        raise
-    launched.drop_shares()
-    return Running(process, link)
+    link = Link.begin(
+        launched.agent,
+        sentinel=sentinel,
+        schema=schema,
+        boot_log=lambda: tail(launched.console),
+        greeted=launched.greeted,
+    )
+    phase = "boot" if isinstance(start, Boot) else "restore"
+    greeting = asyncio.ensure_future(_greet(process, link, timings.phase(phase), limit))
+    # Whoever waits for the answer sees its error.
+    greeting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return Running(process, link, launched, greeting)
+
+
+async def _greet(process: QemuProcess, link: Link, phase: AbstractContextManager[None], limit: float) -> None:
+    with phase:
+        # The HELLO is under way: while QEMU starts the messages are imported, which takes about as long.
+        preload()
+        await process.or_death(_answer(link, process, limit))
+    faults.point(_READY)
 
 
 async def _answer(link: Link, process: QemuProcess, limit: float) -> None:

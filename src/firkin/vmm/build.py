@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from firkin import faults
-from firkin.errors import BootError, VirtualMachineError
+from firkin.errors import BootError
 from firkin.types.state import StateDirs
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.base import BaseVm, Shape, collect, open_base, write_manifest
@@ -28,6 +28,7 @@ from firkin.vmm.launch import Boot
 from firkin.vmm.qmp import Qmp
 from firkin.vmm.ramfile import copy_sparse, digest, identity
 from firkin.vmm.ready import ready, stand_in_image
+from firkin.vmm.save import save_devices
 from firkin.vmm.timings import Timings
 from firkin.vmm.wiring import wire
 
@@ -41,7 +42,6 @@ _COPIED = faults.declare("base.before-publish", "the base VM is whole under a te
 _PUBLISHED = faults.declare("base.published", "the base VM has its name, the lock is still held")
 
 _LOCK_LIMIT = 180.0
-_SAVE_LIMIT = 60.0
 # What the kernel does once after a boot shall be done here, once, not in each fork.
 _SETTLE = 0.5
 
@@ -109,32 +109,22 @@ async def _save(running: Running, config: VmConfig, host: HostCapabilities, fold
     from firkin.vminitd.agent import Agent
 
     qmp = Qmp(folder)
+
+    async def ask(command: str, *, passing: int | None = None, **arguments: object) -> object:
+        return await qmp.execute(command, arguments or None, fd=passing)
+
     try:
         agent = Agent(running.link)
         await asyncio.gather(*wire(agent, config))
         await ready(agent, config, host)
         await agent.quiesce(drop_caches=True)
         await asyncio.sleep(_SETTLE)
-        capability = {"capability": "x-ignore-shared", "state": True}
-        await qmp.execute("migrate-set-capabilities", {"capabilities": [capability]})
-        await qmp.execute("getfd", {"fdname": "state"}, fd=state)
-        await qmp.execute("migrate", {"uri": "fd:state"})
-        async with asyncio.timeout(_SAVE_LIMIT):
-            while (status := await _migration(qmp)) != "completed":
-                if status in ("failed", "cancelled"):
-                    raise VirtualMachineError(f"saving the VM has {status}")
-                await asyncio.sleep(0.002)
+        await ask("stop")
+        await save_devices(ask, state)
         return running.link.sentinel
-    except TimeoutError as error:
-        raise VirtualMachineError(f"the VM was not saved within {_SAVE_LIMIT:g} s") from error
     finally:
         await qmp.aclose()
         await running.link.aclose()
-
-
-async def _migration(qmp: Qmp) -> str:
-    answer = await qmp.execute("query-migrate")
-    return str(answer.get("status")) if isinstance(answer, dict) else ""
 
 
 def _keep(new: Path, ram: Path, shape: Shape, host: HostCapabilities, sentinel: bytes) -> None:

@@ -18,8 +18,8 @@ _MAX_CPUS = 64
 _MAX_DISKS = 16
 _MAX_NETWORKS = 4
 _MAX_SHARES = 8
-# virtio-mmio transports of QEMU's microvm, less the one of the serial ports.
-_MAX_DEVICES = 23
+# virtio-mmio transports of QEMU's microvm, less those of the serial ports and of the balloon.
+_MAX_DEVICES = 22
 _MIN_MEMORY = 96 * MIB
 
 

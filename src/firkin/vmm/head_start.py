@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from firkin.types.state import StateDirs
 from firkin.vmm.assets import BootAssets, recall_assets
@@ -14,21 +14,25 @@ from firkin.vmm.config import VmConfig
 from firkin.vmm.folder import VmFolder
 from firkin.vmm.host import HostCapabilities, recall
 from firkin.vmm.launch import Launched, Restore, launch
+from firkin.vmm.needs import Needs
+from firkin.vmm.saved import Saved
 from firkin.vmm.timings import Timings
 
-__all__ = ["HeadStart", "head_start"]
+__all__ = ["HeadStart", "head_start", "head_start_saved"]
+
+SavedT = TypeVar("SavedT", BaseVm, Saved)
 
 
-class HeadStart:
-    """A QEMU that restores `base` and that nobody speaks to yet: `VirtualMachine.start` takes it over.
+class HeadStart(Generic[SavedT]):
+    """A QEMU that restores `base` and that nobody speaks to yet: `VirtualMachine.start` takes it over, or `restore`.
 
     A context manager: leaving it ends a QEMU that was not taken over.
     """
 
     def __init__(
-        self, launched: Launched, base: BaseVm, host: HostCapabilities, assets: BootAssets, timings: Timings
+        self, launched: Launched, base: SavedT, host: HostCapabilities, assets: BootAssets, timings: Timings
     ) -> None:
-        self.base = base
+        self.base: SavedT = base
         self.host = host
         self.assets = assets
         self.timings = timings
@@ -67,7 +71,7 @@ class HeadStart:
             self.base.close()
 
 
-def head_start(folder: VmFolder, config: VmConfig, dirs: StateDirs) -> HeadStart | None:
+def head_start(folder: VmFolder, config: VmConfig, dirs: StateDirs) -> HeadStart[BaseVm] | None:
     """Spawn the fork that `VirtualMachine.start` would; None where something has to be found out or made before.
 
     Blocks for some milliseconds. Raises what `VirtualMachine.start` does of what can be told by then.
@@ -89,5 +93,18 @@ def head_start(folder: VmFolder, config: VmConfig, dirs: StateDirs) -> HeadStart
         base.close()
         raise
     started = HeadStart(launched, base, host, assets, timings)
+    started.greet()
+    return started
+
+
+def head_start_saved(
+    folder: VmFolder, config: VmConfig, saved: Saved, host: HostCapabilities, assets: BootAssets
+) -> HeadStart[Saved]:
+    """Spawn the clone of `saved` that `VirtualMachine.restore` would. Raises as it does."""
+    timings = Timings()
+    saved.needs.check(Needs.of(config, host), saved.name)
+    with timings.phase("spawn"), saved.path("state").open("rb") as state:
+        launched = launch(folder, config, host, Restore(saved.files["ram"], state.fileno()))
+    started = HeadStart(launched, saved, host, assets, timings)
     started.greet()
     return started

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firkin.errors import InvalidInputError, StateError
-from firkin.vmm.argv import DiskFds, Handed, command_line, restore_commands
+from firkin.vmm.argv import DiskFds, Handed, command_line
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.bounds import group_bounds, process_limits
 from firkin.vmm.config import Disk, Share, VmConfig, disk_capacity
@@ -51,8 +51,8 @@ class Restore:
 
 @dataclass(slots=True)
 class Launched:
-    """A started QEMU. `agent` is connected to the guest's port, `qmp` (of a restore) carries its answers, `shares`
-    (of a restore) lead to the daemons of what is still to be plugged in.
+    """A started QEMU. `agent` is connected to the guest's port, `shares` (of a restore) lead to the daemons of what is
+    still to be plugged in.
 
     `said` is where its stderr goes, `console` where the guest's console does, `greeted` what `Link.begin` takes where
     the HELLO was sent.
@@ -62,7 +62,6 @@ class Launched:
     said: Path
     console: Path
     agent: socket.socket
-    qmp: socket.socket | None = None
     helpers: Sequence[Child] = ()
     greeted: tuple[Framing, Hello] | None = None
     guarded: tuple[int, int] | None = None
@@ -88,8 +87,6 @@ class Launched:
     def close(self) -> None:
         """Close the sockets; the process is somebody else's."""
         self.agent.close()
-        if self.qmp is not None:
-            self.qmp.close()
         self.drop_shares()
 
     def drop_shares(self) -> None:
@@ -137,10 +134,6 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             shares=tuple(share.fileno() for share in shares) if ram is None else (),
         )
         connected = failed.enter_context(folder.connect("agent.sock"))
-        answers = None
-        if state is not None:
-            answers = failed.enter_context(folder.connect("qmp.sock"))
-            answers.send(restore_commands(state))
         # A clone that gives memory back must leave the file whole that it shares with all others.
         guarded = ram if isinstance(start, Restore) and host.returns_memory and not config.shares else None
         child = spawn(
@@ -155,7 +148,7 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
         )
         failed.pop_all()
         file = None if guarded is None else identity_of(guarded)
-        return Launched(child, said, console, connected, answers, helpers, guarded=file, shares=tuple(shares))
+        return Launched(child, said, console, connected, helpers, guarded=file, shares=tuple(shares))
 
 
 def _own_ram(saved: int, opened: ExitStack) -> int:

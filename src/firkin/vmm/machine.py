@@ -16,7 +16,7 @@ from firkin.types.state import StateDirs
 from firkin.types.vsock import VsockPort
 from firkin.vmm.assets import BootAssets, resolve_assets
 from firkin.vmm.base import BaseVm, discard
-from firkin.vmm.boot import Running, cold_boot, is_transient_boot_failure, restore
+from firkin.vmm.boot import Running, cold_boot, fork, is_transient_boot_failure, restore
 from firkin.vmm.build import find_or_build
 from firkin.vmm.closing import Closing
 from firkin.vmm.config import VmConfig
@@ -71,6 +71,7 @@ class VirtualMachine(Closing):
         self.host = host
         self.timings = timings
         self.forked = forked
+        self._running = running
         self._process = running.process
         self._stopping = False
         self._ram = running.ram
@@ -87,7 +88,7 @@ class VirtualMachine(Closing):
         folder: VmFolder | None = None,
         dirs: StateDirs | None = None,
         fork: bool = True,
-        ahead: HeadStart | None = None,
+        ahead: HeadStart[BaseVm] | None = None,
     ) -> Self:
         """Start a VM and return once its agent has answered.
 
@@ -122,26 +123,41 @@ class VirtualMachine(Closing):
         name: str | None = None,
         folder: VmFolder | None = None,
         dirs: StateDirs | None = None,
+        ahead: HeadStart[Saved] | None = None,
+        wait: bool = True,
     ) -> Self:
         """As `start`, from a VM that was saved: `config` is as when it was, with the disks of now.
 
-        User code stands still until a `Resume` that thaws. Raises `StateError` where the host lacks what it needs.
+        User code stands still until a `Resume` that thaws. `ahead` is what `head_start_saved` began. Without `wait` it
+        returns as soon as QEMU runs: calls may be submitted, and `answered` says how the restore went. Raises
+        `StateError` where the host lacks what it needs.
         """
         dirs = dirs or StateDirs.default()
-        timings = Timings()
+        timings = ahead.timings if ahead else Timings()
         async with AsyncExitStack() as stack:
             own = folder or VmFolder.claim(dirs, name or f"vm-{secrets.token_hex(6)}")
             stack.callback(own.remove)
-            with timings.phase("prepare"):
-                _, host = await asyncio.to_thread(find_host, dirs, config)
-                saved.needs.check(Needs.of(config, host), saved.name)
+            if ahead:
+                host = ahead.host
+            else:
+                with timings.phase("prepare"):
+                    _, host = await asyncio.to_thread(find_host, dirs, config)
+                    saved.needs.check(Needs.of(config, host), saved.name)
             # Each clone reads the state from its beginning, so each has a descriptor of its own.
             with saved.path("state").open("rb") as state:
                 start = Restore(saved.files["ram"], state.fileno())
-                running = await restore(own, config, host, start, saved.sentinel, timings, schema=saved.schema)
+                launched = ahead.take() if ahead else None
+                schema = saved.schema
+                running = restore(own, config, host, start, saved.sentinel, timings, schema=schema, launched=launched)
+            if wait:
+                await running.answered()
             vm = cls(running, own, config, host, timings, forked=True)
             stack.pop_all()
         return vm
+
+    async def answered(self) -> None:
+        """Wait until the agent has answered. Raises `VirtualMachineError` where it does not."""
+        await self._running.answered()
 
     @property
     def name(self) -> str:
@@ -248,6 +264,7 @@ class VirtualMachine(Closing):
         faults.point(_STOPPING)
         try:
             self.link.abort(LinkError(f"the VM {self.name} was stopped"))
+            self._running.release()
             await self._qmp.aclose()
         finally:
             try:
@@ -277,10 +294,10 @@ async def _start(
     host: HostCapabilities,
     assets: BootAssets,
     timings: Timings,
-    fork: bool,
-    ahead: HeadStart | None,
+    forked: bool,
+    ahead: HeadStart[BaseVm] | None,
 ) -> tuple[Running, bool]:
-    if fork:
+    if forked:
         try:
             with ahead.base if ahead else await find_or_build(dirs, config, host, assets, timings) as base:
                 launched = ahead.take() if ahead else None
@@ -300,7 +317,7 @@ async def _restore(
 ) -> Running:
     try:
         saved = Restore(base.ram, base.state)
-        return await restore(folder, config, host, saved, base.sentinel, timings, launched=launched)
+        return await fork(folder, config, host, saved, base.sentinel, timings, launched=launched)
     except VirtualMachineError as error:
         if not is_transient_boot_failure(error):
             # What QEMU refuses once it refuses again: the next start makes another.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from firkin.errors import StateError
+from firkin.vmm.argv import machine_type
 from firkin.vmm.config import VmConfig
 from firkin.vmm.host import HostCapabilities
 
@@ -45,7 +46,7 @@ class Needs:
     def of(cls, config: VmConfig, host: HostCapabilities) -> Self:
         """What a VM of `config` that is saved here, now, will need; also what this host has for one."""
         return cls(
-            machine=host.machine,
+            machine=machine_type(config, host),
             qemu=".".join(map(str, host.qemu_version)),
             accelerator=host.accelerator,
             cpu=host.cpu_model(config.cpu_model, nested=config.nested),

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from firkin import faults
 from firkin.errors import InvalidInputError, VirtualMachineError
@@ -32,7 +32,7 @@ from firkin.vmm.saved import FORMAT, hash_file, remember, write_json
 if TYPE_CHECKING:
     from firkin.vmm.machine import VirtualMachine
 
-__all__ = ["DiskReport", "SaveReport", "check_savable", "open_memory", "save"]
+__all__ = ["DiskReport", "SaveReport", "check_savable", "open_memory", "save", "save_devices"]
 
 _STOPPED = faults.declare("save.stopped", "the VM stands still, nothing of it is saved")
 _WRITTEN = faults.declare("save.written", "the VM runs again, its files are written but have no manifest")
@@ -125,7 +125,7 @@ async def save(
         await vm.pause()
         try:
             faults.point(_STOPPED)
-            await _save_devices(vm, state)
+            await save_devices(vm.qmp, state)
             ram_bytes = await _save_ram(vm, ram, memory)
             disks = await asyncio.to_thread(_save_disks, vm, folder)
         finally:
@@ -151,16 +151,25 @@ def _new(path: Path, stack: ExitStack) -> int:
     return fd
 
 
-async def _save_devices(vm: VirtualMachine, state: int) -> None:
-    """Despite its name the command is any machine's; it notes the VM as running, so that a restore runs at once."""
+class Ask(Protocol):
+    """Sends a monitor command; `passing` is a descriptor that goes along (`VirtualMachine.qmp`)."""
+
+    async def __call__(self, command: str, *, passing: int | None = None, **arguments: object) -> object: ...
+
+
+async def save_devices(ask: Ask, state: int) -> None:
+    """Save the devices of a VM that stands still, without its RAM.
+
+    Despite its name the command is any machine's; it notes the VM as running, so that a restore runs at once.
+    """
     writable = os.open(f"/proc/self/fd/{state}", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        await vm.qmp("add-fd", passing=writable, **{"fdset-id": _DEVICES_SET})
+        await ask("add-fd", passing=writable, **{"fdset-id": _DEVICES_SET})
         try:
             # Not `live`: that would take the disks away from a VM that is to run on.
-            await vm.qmp("xen-save-devices-state", filename=f"/dev/fdset/{_DEVICES_SET}", live=False)
+            await ask("xen-save-devices-state", filename=f"/dev/fdset/{_DEVICES_SET}", live=False)
         finally:
-            await vm.qmp("remove-fd", **{"fdset-id": _DEVICES_SET})
+            await ask("remove-fd", **{"fdset-id": _DEVICES_SET})
     finally:
         os.close(writable)
 
