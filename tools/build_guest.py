@@ -20,7 +20,7 @@ from pathlib import Path
 
 import protos
 
-PROGRAMS = ("vminitd", "vmexec")
+PROGRAMS = ("launch", "vminitd", "vmexec")
 TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine of the ELF specification
 PT_INTERP = 3

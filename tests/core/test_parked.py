@@ -76,16 +76,21 @@ def test_a_program_that_is_not_there_is_told_and_leaves_nothing(busybox_image: I
     assert caught.value.exit_code == 127
 
 
-async def test_a_pilot_goes_ahead_and_is_gone(busybox_image: Image) -> None:
+async def test_a_pilot_goes_ahead_and_waits_where_it_has_come_to(busybox_image: Image) -> None:
     async with await AsyncContainer.launch("busybox", ["sleep", "600"], cpus=2) as container:
         assert (await container.vm.agent.stat("/sys/fs/cgroup/firkin/+pilot")).mode & 0o40000
-        async with asyncio.timeout(30):
-            while "/bin/vmexec" in await _programs(container):
-                pass
+        # What was parked has become the container: the one that is left is the pilot.
+        assert (await _programs(container)).count("/bin/vmexec") == 1
         assert (await container.stats()).processes == 1
         # The agent's children may use both processors.
         seen = await container.run(["grep", "Cpus_allowed_list", "/proc/self/status"], text=True)
         assert seen.stdout.split() == ["Cpus_allowed_list:", "0-1"]
+
+
+async def test_another_pilot_takes_its_place_before_the_next_save(busybox_image: Image) -> None:
+    await firkin.warm_image_async("busybox", cpus=2)
+    async with await AsyncContainer.launch("busybox", ["sleep", "600"], cpus=2, warm=True) as container:
+        assert (await _programs(container)).count("/bin/vmexec") == 1
 
 
 async def _programs(container: AsyncContainer) -> list[str]:

@@ -24,7 +24,6 @@ TCG = HostCapabilities(
     accelerator_reason="",
     tsc_khz=2299998,
     sandbox=True,
-    setpriv="/usr/bin/setpriv",
     virtiofsd="",
     cpus=2,
     memory=8 << 30,

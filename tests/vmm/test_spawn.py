@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from firkin.errors import BootError
-from firkin.vmm.spawn import Identity, spawn
+from firkin.vmm.assets import guest_folder
+from firkin.vmm.spawn import Identity, _launcher, spawn
 
 OWNER = """if True:
     import os, subprocess, sys, threading, time
@@ -56,9 +58,17 @@ def test_it_dies_with_its_owner_and_not_with_a_thread(uid: int) -> None:
 
 
 def test_an_owner_that_is_gone_already_is_noticed() -> None:
-    # The guard compares the parent with the pid it was told: here one that is surely another.
-    code, _ = run(["sh", "-c", 'exec setpriv --pdeathsig KILL sh -c \'[ "$PPID" = "$1" ] || exit 1\' sh 1'])
-    assert code == 1
+    # The parent is compared with the pid that was told: here one that is surely another.
+    launch = guest_folder() / "launch"
+    ended = subprocess.run([launch, "--parent", "1", "--", "echo", "hi"], input=b"\n", capture_output=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, b"", b"")
+
+
+def test_a_start_that_is_given_up_runs_nothing() -> None:
+    launch = guest_folder() / "launch"
+    command = [launch, "--parent", str(os.getpid()), "--", "echo", "hi"]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, b"", b"")
 
 
 def test_the_environment_is_bare_and_only_named_descriptors_are_open(tmp_path: Path) -> None:
@@ -88,9 +98,39 @@ def test_no_core_file_is_written() -> None:
     assert run(["sh", "-c", "ulimit -c >&2"]) == (0, "0\n")
 
 
-def test_a_missing_setpriv_says_what_to_install() -> None:
-    with pytest.raises(BootError, match=r"setpriv is not there \(install util-linux"):
-        spawn(["true"], setpriv="/nowhere/setpriv", stderr=subprocess.DEVNULL)
+def test_limits_are_hard_ones() -> None:
+    code, text = run(["sh", "-c", "ulimit -H -n >&2; ulimit -S -n >&2"], limits={resource.RLIMIT_NOFILE: 99})
+    assert (code, text) == (0, "99\n99\n")
+
+
+def test_a_file_that_meets_its_limit_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    command = ["dd", "if=/dev/zero", f"of={tmp_path}/file", "bs=1M", "count=2"]
+    code, text = run(command, limits={resource.RLIMIT_FSIZE: 1 << 20})
+    assert code == 1
+    assert "File too large" in text
+
+
+@pytest.mark.parametrize("huge", [True, False])
+def test_huge_pages_can_be_done_without(huge: bool) -> None:
+    code, text = run(["sh", "-c", "grep THP_enabled /proc/self/status >&2"], huge_pages=huge)
+    assert (code, text) == (0, f"THP_enabled:\t{int(huge)}\n")
+
+
+def test_a_program_that_is_not_there_is_said() -> None:
+    code, text = run(["/nowhere/qemu"])
+    assert code == 127
+    assert text.startswith("launch: can't run /nowhere/qemu: No such file or directory")
+
+
+def test_without_its_launcher_nothing_starts_and_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("launch", "vminitd", "vmexec"):
+        (tmp_path / name).touch(mode=0o644)
+    monkeypatch.setenv("FIRKIN_GUEST_DIR", str(tmp_path))
+    _launcher.cache_clear()
+    with pytest.raises(BootError, match=r"launch can't be run \(run tools/build_guest.py"):
+        spawn(["true"], stderr=subprocess.DEVNULL)
+    monkeypatch.undo()
+    assert run(["true"]) == (0, "")
 
 
 @pytest.mark.parametrize("point", ["boot.before-spawn", "boot.spawned"])

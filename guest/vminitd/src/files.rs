@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, Dev, Dir, FileType, Gid, Mode, OFlags, StatxFlags, Uid, chownat, fchmod, fstat, mkdirat, readlinkat, statx,
+    AtFlags, Dev, Dir, FileType, Gid, Mode, OFlags, StatxFlags, Uid, chownat, fchmod, fstat, ftruncate, mkdirat,
+    readlinkat, statx,
 };
 use rustix::io::{Errno, read, write};
 
@@ -65,11 +66,13 @@ fn write_whole(root: &GuestRoot, path: &Path, call: &WriteFile) -> std::result::
     if call.create_parents {
         root.parent(path, true)?;
     }
-    let how = if call.append { OFlags::APPEND } else { OFlags::TRUNC };
+    // What is there is written over and cut at the end, rather than given up and made again.
+    let how = if call.append { OFlags::APPEND } else { OFlags::empty() };
     let mode = if call.mode == 0 { 0o644 } else { call.mode };
     // Not blocking: a container may have put a fifo there.
     let file = root.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | how, mode)?;
-    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+    let found = fstat(&file)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
     let mut rest = call.content.as_slice();
@@ -81,7 +84,14 @@ fn write_whole(root: &GuestRoot, path: &Path, call: &WriteFile) -> std::result::
             Err(errno) => return Err(errno),
         }
     }
-    if call.mode != 0 { fchmod(&file, Mode::from_raw_mode(call.mode & MODE_BITS)) } else { Ok(()) }
+    let length = call.content.len() as u64;
+    if !call.append && found.st_size as u64 > length {
+        ftruncate(&file, length)?;
+    }
+    if call.mode != 0 && found.st_mode & MODE_BITS != call.mode & MODE_BITS {
+        fchmod(&file, Mode::from_raw_mode(call.mode & MODE_BITS))?;
+    }
+    Ok(())
 }
 
 /// The call.

@@ -3,7 +3,7 @@
 //!
 //! Under software emulation most of a start is the translation of code that runs for the first time, and translated code
 //! is every processor's. So there may be a second one, the pilot: when a host greets the restored agent, it goes the way
-//! from there to a program's end on another processor, ahead of the one that somebody waits for.
+//! from there to a program's start on another processor, ahead of the one that somebody waits for.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -31,8 +31,8 @@ const STAGE: &str = "/run/firkin/stage";
 /// What the pilot's specification has instead of the parked one's.
 const PILOT_PLACES: [(&str, &str); 2] =
     [("/run/firkin/stage", "/run/firkin/pilot"), ("/firkin/+parked", "/firkin/+pilot")];
-/// What the pilot is handed: as much as any container has, and a program that ends by itself, having been called wrongly.
-/// The filter allows everything (an instruction of each kind that the usual one has).
+/// What the pilot is handed: as much as any container has, and a program that waits for ever: an end would be translated
+/// in each clone, and most of them have another by then. The filter allows everything (an instruction of each kind that the usual one has).
 const PILOT_REST: &str = include_str!("pilot.json");
 
 /// The parked container.
@@ -93,6 +93,10 @@ impl Agent {
     pub fn ready_pilot(&mut self) -> Result<()> {
         let wanted = |pilot: &&mut Pilot| self.parked.is_some() && (pilot.sent || pilot.made.is_none());
         let Some(pilot) = self.pilot.as_mut().filter(wanted) else { return Ok(()) };
+        if let Some(pid) = pilot.made.take().and_then(|arrived| Pid::from_raw(arrived.pid)) {
+            // One that is gone already is what is wanted.
+            let _ = kill_process(pid, Signal::KILL).and_then(|()| waitpid(Some(pid), WaitOptions::empty()));
+        }
         let all = sched_getaffinity(None).context("pilot", "processors")?;
         let last = (0..CpuSet::MAX_CPU).rev().find(|number| all.is_set(*number)).unwrap_or(0);
         let stood = stand(PILOT_PLACES[0].1, pilot.spec.as_bytes())?;
@@ -109,15 +113,8 @@ impl Agent {
 
     /// A host is there, and so the pilot is on its way. Whatever becomes of it, nobody waits for it.
     pub fn pilot_sent(&mut self) {
-        if let Some(pilot) = self.pilot.as_mut() {
-            pilot.sent = pilot.made.is_some();
-        }
-    }
-
-    /// A child of the agent's ended: where it was the pilot, what comes in sends no one any more.
-    pub fn pilot_ended(&mut self, pid: i32) {
-        if let Some(pilot) = self.pilot.as_mut().filter(|pilot| pilot.made.as_ref().is_some_and(|made| made.pid == pid)) {
-            pilot.made = None;
+        if let Some(pilot) = self.pilot.as_mut().filter(|pilot| !pilot.sent && pilot.made.is_some()) {
+            pilot.sent = true;
             // What it costs where that fails is a signal for nobody with each input.
             let _ = sys::unsignal_input(self.port.as_fd());
         }

@@ -26,7 +26,6 @@ impl Agent {
             let code = status.exit_status().map(|code| process_exit::Status::Code(code as u32));
             let signal = status.terminating_signal().map(|signal| process_exit::Status::Signal(signal as u32));
             if let Some(status) = code.or(signal) {
-                self.pilot_ended(pid);
                 self.process_ended(pid, status, exited_at_ns);
             }
         }

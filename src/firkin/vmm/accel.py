@@ -72,7 +72,7 @@ def _try_kvm(host: HostCapabilities, assets: BootAssets, limit: float) -> str | 
         argv = _argv(host, *fds)
         groups = (host.kvm_group,) if host.kvm_group >= 0 else ()
         identity = Identity(host.uid_base if host.uid_count else None, groups)
-        child = spawn(argv, setpriv=host.setpriv, identity=identity, fds=fds, stderr=said)
+        child = spawn(argv, identity=identity, fds=fds, stderr=said)
         theirs.close()
         try:
             console = _read_until(ours, _CAME_UP, limit)

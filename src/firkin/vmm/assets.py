@@ -54,10 +54,10 @@ def guest_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the guest's binaries are: `FIRKIN_GUEST_DIR`, else in the package. Raises `BootError` if they are not."""
     named = environ.get("FIRKIN_GUEST_DIR")
     folder = Path(named) if named else Path(__file__).parent.parent / "_guest" / os.uname().machine
-    for name in ("vminitd", "vmexec"):
+    for name in ("launch", "vminitd", "vmexec"):
         if not (folder / name).is_file():
             raise BootError(
-                f"the guest's {name} is not at {folder}", hint="run tools/build_guest.py, or install a wheel"
+                f"the program {name} is not at {folder}", hint="run tools/build_guest.py, or install a wheel"
             )
     return folder
 

@@ -54,7 +54,6 @@ class HostCapabilities:
     accelerator_reason: str
     tsc_khz: int
     sandbox: bool
-    setpriv: str
     virtiofsd: str
     cpus: int
     memory: int
@@ -124,7 +123,6 @@ class _Programs:
     accel: str
     arch: str
     qemu: str
-    setpriv: str
 
     @classmethod
     def find(cls, accel: str, environ: Mapping[str, str]) -> _Programs:
@@ -135,12 +133,9 @@ class _Programs:
         if arch not in _MACHINES:
             raise BootError(f"no VMs on {arch} hosts", hint="x86-64 or arm64")
         qemu = environ.get("FIRKIN_QEMU") or shutil.which(f"qemu-system-{arch}")
-        setpriv = shutil.which("setpriv")
         if not qemu:
             raise BootError(f"qemu-system-{arch} is not installed", hint="apt install qemu-system-x86")
-        if not setpriv:
-            raise BootError("setpriv is not installed", hint="apt install util-linux")
-        return cls(accel, arch, qemu, setpriv)
+        return cls(accel, arch, qemu)
 
 
 def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, Any]:
@@ -161,7 +156,6 @@ def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, 
         accelerator_reason="",
         tsc_khz=tsc_khz() or 0,
         sandbox=sandbox,
-        setpriv=programs.setpriv,
         virtiofsd=_which("virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"),
         cpus=len(os.sched_getaffinity(0)),
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -183,7 +177,7 @@ def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, 
 
 def _note_path(dirs: StateDirs, assets: BootAssets, programs: _Programs) -> Path:
     program = f"{programs.qemu} {HostCapabilities.identity_of(programs.qemu)}"
-    key = f"2 {boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
+    key = f"3 {boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
     return dirs.make("cache", "assets") / f"host-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
 
 

@@ -138,13 +138,14 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
         guarded = ram if isinstance(start, Restore) and host.returns_memory and not config.shares else None
         child = spawn(
             command_line(config, host, handed, name=folder.name),
-            setpriv=host.setpriv,
             identity=_identity(folder, host),
             fds=[*handed.all(), *(network.fd for network in config.networks)],
             stderr=fd(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
             cage=folder.cage,
             limits=process_limits(config, images, alone=host.uid_count > 1),
             ram=guarded,
+            # Where it translates, QEMU asks for them for its buffer and each small piece of ROM: 4 MB of nothing.
+            huge_pages=host.accelerator != "tcg",
         )
         failed.pop_all()
         file = None if guarded is None else identity_of(guarded)

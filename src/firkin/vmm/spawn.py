@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import queue
 import resource
 import shlex
-import shutil
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
+from functools import cache
 from typing import IO, Any
 
 from firkin import faults
 from firkin.errors import BootError
 from firkin.frozen import dataclass
+from firkin.vmm.assets import guest_folder
 from firkin.vmm.cgroup import Cage
 from firkin.vmm.ram_guard import RamGuard, identity_of
 
@@ -29,10 +29,14 @@ _log = logging.getLogger("firkin.vmm.spawn")
 _BEFORE_SPAWN = faults.declare("boot.before-spawn", "the VM's folder and sockets exist, no process yet")
 _SPAWNED = faults.declare("boot.spawned", "QEMU was started, nobody waits for it yet")
 
-# setpriv sets the death signal after any change of user (which would clear it). The owner may have died before that:
-# the shell then sees another parent. It waits for the word that its control groups are set. A file that meets its limit
-# is an error of the write, not the end of the process.
-_GUARD = '[ "$PPID" = "$1" ] && read -r _ || exit 1; shift; trap "" XFSZ; exec "$@" </dev/null'
+# By default glibc gives every thread a heap of its own, and what was allocated by itself once it keeps in them: up to
+# 0.3 MB of each QEMU (malloc(3), mallopt(3)).
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(128 << 10),
+}
 
 # Of every child: a core file would hold the guest's memory; what is locked in memory can't be taken back.
 _LIMITS = {resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 64 << 10}
@@ -59,40 +63,37 @@ _OURS = Identity()
 def spawn(
     argv: Sequence[str],
     *,
-    setpriv: str = "setpriv",
     identity: Identity = _OURS,
     fds: Sequence[int] = (),
     stderr: int | IO[bytes],
     no_new_privs: bool = True,
+    huge_pages: bool = True,
     cage: Cage | None = None,
     limits: Mapping[int, int] | None = None,
     ram: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` with a bare environment and only `fds` open; it is killed when this process ends.
 
-    `fds` keep their numbers. Without `no_new_privs` the child is to set that itself, once it is as it shall be. Before
-    `argv` runs it is in `cage` and has `limits`, by `resource.RLIMIT_…` (FSIZE, NOFILE and NPROC). It can't punch holes
-    into the file at `ram`, until `unguard` is called (see `firkin.vmm.ram_guard`). The parent-death signal follows the
-    *thread* that spawned, so one thread does it for the life of the process. Raises `BootError`.
+    `fds` keep their numbers. Without `no_new_privs` the child is to set that itself, once it is as it shall be; without
+    `huge_pages` it has none, even where it asks for them. Before `argv` runs it is in `cage` and has `limits`, by
+    `resource.RLIMIT_…` (FSIZE, NOFILE and NPROC). It can't punch holes into the file at `ram`, until `unguard` is
+    called (see `firkin.vmm.ram_guard`). The parent-death signal follows the *thread* that spawned, so one thread does
+    it for the life of the process. Raises `BootError`.
     """
-    prefix = [*_prlimit({**_LIMITS, **(limits or {})}), setpriv]
+    command = [_launcher(), "--parent", str(os.getpid()), *_limit_words({**_LIMITS, **(limits or {})})]
     if identity.uid is not None:
-        prefix += ["--reuid", str(identity.uid), "--regid", str(identity.uid)]
-        prefix += ["--groups", ",".join(map(str, identity.groups))] if identity.groups else ["--clear-groups"]
-    prefix += ["--no-new-privs"] if no_new_privs else []
-    prefix += ["--pdeathsig", "KILL", "sh", "-c", _GUARD, "sh", str(os.getpid())]
-    command = [*prefix, *argv]
+        command += ["--user", str(identity.uid)]
+        command += ["--groups", ",".join(map(str, identity.groups))] if identity.groups else []
+    command += ["--no-new-privs"] if no_new_privs else []
+    command += [] if huge_pages else ["--no-huge-pages"]
+    command += ["--", *argv]
     _log.debug("spawn %s", shlex.join(command))
     faults.point(_BEFORE_SPAWN)
     try:
-        if shutil.which(setpriv) is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), setpriv)
         child = _spawner(ram is not None).call(lambda: _popen(command, fds, stderr, cage, ram))
-    except FileNotFoundError as error:
-        raise BootError(f"{error.filename} is not there", hint="install util-linux and qemu-system") from error
     except OSError as error:
         raise BootError(
-            f"can't start {argv[0]}: {error.strerror}", transient=isinstance(error, BlockingIOError)
+            f"can't start {command[0]}: {error.strerror}", transient=isinstance(error, BlockingIOError)
         ) from error
     faults.point(_SPAWNED)
     return child
@@ -109,7 +110,7 @@ def _popen(
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+            env=_ENVIRONMENT,
             cwd="/",
             pass_fds=fds,
             start_new_session=True,
@@ -124,14 +125,23 @@ def _popen(
     return child
 
 
-def _prlimit(limits: Mapping[int, int]) -> list[str]:
-    """A command that sets `limits` before the user changes: another user's can't be set without CAP_SYS_RESOURCE."""
-    words = ["prlimit"]
+def _limit_words(limits: Mapping[int, int]) -> Iterator[str]:
+    """Options that set `limits`, none of them above what this process may have."""
     for kind, wanted in limits.items():
         most = resource.getrlimit(kind)[1]
-        value = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        words.append(f"--{_LIMIT_NAMES[kind]}={value}:{value}")
-    return words
+        yield "--limit"
+        yield f"{_LIMIT_NAMES[kind]}={wanted if most == resource.RLIM_INFINITY else min(wanted, most)}"
+
+
+@cache
+def _launcher() -> str:
+    """The program that becomes another one (guest/launch). Raises `BootError`."""
+    path = guest_folder() / "launch"
+    if not os.access(path, os.X_OK):
+        raise BootError(
+            f"{path} can't be run", hint="run tools/build_guest.py, or install a wheel where programs may run"
+        )
+    return str(path)
 
 
 def unguard(ram: tuple[int, int]) -> None:

@@ -118,7 +118,6 @@ def start_virtiofsd(folder: VmFolder, index: int, share: Share, host: HostCapabi
             log = opened.enter_context(said.open("ab"))
             child = spawn(
                 [*room, host.virtiofsd, f"--fd={listener.fileno()}", *_OPTIONS],
-                setpriv=host.setpriv,
                 fds=[listener.fileno()],
                 stderr=log,
                 # newuidmap(1) needs its right; share_room sets it afterwards.
