@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench.harness import Result, benchmark
 from firkin import AsyncContainer, Stdio
+from firkin.vmm.assets import guest_folder
 
 _ECHO = ("echo", "hi")
 # Runs the command line with the wall clock of its two turning points written down: QEMU's spawn and the exit frame.
@@ -91,6 +92,29 @@ async def template_fork_ms(rounds: int) -> list[Result]:
         Result.of("template_fork_ms", ours, target=240),
         Result.of("template_fork_ratio_runsc", ours, peer=theirs),
     ]
+
+
+_GUARD = '[ "$PPID" = "$1" ] && read -r _ || exit 1; shift; trap "" XFSZ; exec "$@" </dev/null'
+
+
+def _started(command: Sequence[str]) -> float:
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        child.communicate(b"\n")
+        assert child.returncode == 0, command
+    return (time.perf_counter() - began) * 1e3
+
+
+@benchmark(rounds=100)
+def launch_ms(rounds: int) -> Result:
+    """`true` as another user, with limits, that dies with its owner: by `launch`, and by util-linux and a shell."""
+    owner, user = str(os.getpid()), "1258291200"
+    ours = [str(guest_folder() / "launch"), "--parent", owner, "--limit", "core=0", "--limit", "nofile=1024"]
+    ours += ["--user", user, "--no-new-privs", "--", "/bin/true"]
+    theirs = ["prlimit", "--core=0:0", "--nofile=1024:1024", "setpriv", "--reuid", user, "--regid", user]
+    theirs += ["--clear-groups", "--no-new-privs", "--pdeathsig", "KILL", "sh", "-c", _GUARD, "sh", owner, "/bin/true"]
+    pairs = [(_started(ours), _started(theirs)) for _ in range(rounds)]
+    return Result.of("launch_ms", [pair[0] for pair in pairs], peer=[pair[1] for pair in pairs])
 
 
 @benchmark(rounds=30)
