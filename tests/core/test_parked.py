@@ -93,6 +93,17 @@ async def test_another_pilot_takes_its_place_before_the_next_save(busybox_image:
         assert (await _programs(container)).count("/bin/vmexec") == 1
 
 
+async def test_a_root_is_for_what_is_parked(busybox_image: Image) -> None:
+    async with await AsyncContainer.launch("busybox", ["sleep", "600"]) as container:
+        with pytest.raises(AgentError, match="no container without a root is parked"):
+            await container.vm.agent.park_root(str(container.guest_id), b'{"mounts":[]}')
+        await container.vm.agent.park(container.vm.config.parked)
+        with pytest.raises(AgentError, match="No such file"):
+            await container.vm.agent.park_root("nobody", b'{"mounts":[]}')
+        with pytest.raises(AgentError, match="park"):
+            await container.vm.agent.park_root(str(container.guest_id), b'{"mounts":[{"destination":"/x"}]}')
+
+
 async def _programs(container: AsyncContainer) -> list[str]:
     """What the processes of the VM that were there before the container's first one, and some later ones, run."""
     links = [f"/proc/{pid}/exe" for pid in range(2, container.process.pid + 20)]

@@ -12,7 +12,7 @@ from firkin.core import parking
 from firkin.core.lowering import lower
 from firkin.core.name_files import name_mounts
 from firkin.core.option_inputs import container_options
-from firkin.core.parking import parked_json, rest_of
+from firkin.core.parking import parked_json, program_of, rest_of, root_mounts_of
 from firkin.core.spec import RuntimeSpec, SpecMount
 from firkin.oci.config import ImageConfig
 from firkin.types import ContainerId
@@ -47,6 +47,27 @@ def test_it_is_a_default_container_with_all_that_is_its_own(options: dict[str, A
     assert parked["linux"] == whole.pop("linux") | {"cgroupsPath": "/firkin/+parked"}
     assert sent.pop("linux") == {}
     assert sent == whole
+
+
+def test_what_is_in_its_root_lacks_its_program_alone() -> None:
+    mounts = root_mounts_of(specification())
+    assert mounts is not None
+    assert [mount["destination"] for mount in json.loads(mounts)["mounts"]] == ["/etc/hosts", "/etc/resolv.conf"]
+    spec = specification(read_only=True, hostname="h", user="1000:1000", terminal=True)
+    program, rest = program_of(spec, mounts), rest_of(spec)
+    assert rest is not None
+    assert program == rest._replace(mounts=())
+
+
+@pytest.mark.parametrize("options", [{"network": "none"}, {"privileged": True}, {"mounts": ["type=tmpfs,dst=/tmp"]}])
+def test_what_has_other_mounts_is_not_the_one_in_the_root(options: dict[str, Any]) -> None:
+    mounts = root_mounts_of(specification())
+    assert mounts is not None
+    assert program_of(specification(**options), mounts) is None
+
+
+def test_what_can_not_be_parked_gets_no_root() -> None:
+    assert root_mounts_of(specification(privileged=True)) is None
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def test_freed_memory_goes_back(busybox_image: Image, firkin: Firkin, fork: bool
         before = anonymous(pid)
         box.run(["dd", "if=/dev/zero", "of=/big/file", "bs=1M", "count=256"], check=True)
         most = anonymous(pid)
-        assert most - before > 250 * MIB
+        # Some of it was QEMU's before: what the guest had used and freed.
+        assert most - before > 240 * MIB
         box.run(["rm", "/big/file"], check=True)
         freed, back = time.monotonic(), 0.0
         while back < 90 and time.monotonic() < freed + 30:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,3 +146,23 @@ def test_streams_and_exit_codes_are_as_of_any_start(busybox_image: Image) -> Non
         container.process.stdin.close()
         assert container.process.stdout.read_all() == b"through"
         assert container.wait().code == 7
+
+
+_SEEN = """cut -d' ' -f5,9 /proc/self/mountinfo | sort; pwd; id -u; ls /dev
+grep -E 'Cap|Seccomp|NoNewPrivs' /proc/self/status"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"read_only": True, "user": "1000:1000", "working_dir": "/made/for/it", "hostname": "own"},
+        {"tmpfs": ["/made"]},
+        {"privileged": True},
+    ],
+    ids=["as it waits", "with a program of its own", "with a mount", "privileged"],
+)
+def test_a_warm_container_is_what_a_cold_one_is(options: dict[str, Any], busybox_image: Image) -> None:
+    program = ["sh", "-c", _SEEN]
+    warm, cold = (run("busybox", program, text=True, warm=warm, **options, **SHAPE) for warm in (True, False))
+    assert (warm.returncode, warm.stdout) == (0, cold.stdout)

@@ -20,7 +20,7 @@ STATIC, DYNAMIC = Path("/bin/busybox"), Path("/bin/cat")
 CARGO = f"""#!/bin/sh
 echo ran >> "$FAKE_CARGO_LOG"
 out=$CARGO_TARGET_DIR/{TARGETS[MACHINE]}/release
-mkdir -p "$out" && cp "$FAKE_CARGO_RESULT" "$out/vminitd" && cp "$FAKE_CARGO_RESULT" "$out/vmexec"
+mkdir -p "$out" && cp "$FAKE_CARGO_RESULT" "$out/vminitd" && cp "$FAKE_CARGO_RESULT" "$out/vmexec" && cp "$FAKE_CARGO_RESULT" "$out/launch"
 exit "$FAKE_CARGO_STATUS"
 """
 
@@ -73,7 +73,7 @@ def test_what_is_no_elf_file_is_refused(tmp_path: Path) -> None:
 
 def test_programs_and_messages_are_built_once(checkout: Path) -> None:
     folder = build(checkout)
-    assert sorted(path.name for path in folder.iterdir()) == ["vmexec", "vminitd"]
+    assert sorted(path.name for path in folder.iterdir()) == ["launch", "vmexec", "vminitd"]
     assert (checkout / "src/firkin/vminitd/_generated/agent_pb2.py").exists()
     build(checkout)
     assert runs(checkout) == 1

@@ -41,7 +41,7 @@ def kernel(tmp_path: Path) -> KernelImage:
 def environ(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "guest"
     folder.mkdir()
-    for name in ("vminitd", "vmexec"):
+    for name in ("launch", "vminitd", "vmexec"):
         (folder / name).write_bytes(b"\x7fELF " + name.encode())
     return {"FIRKIN_GUEST_DIR": str(folder)}
 
@@ -98,7 +98,7 @@ def test_what_was_removed_is_made_again(dirs: StateDirs, kernel: KernelImage, en
 
 
 def test_no_guest_says_what_to_do(dirs: StateDirs, kernel: KernelImage, tmp_path: Path) -> None:
-    with pytest.raises(BootError, match=r"vminitd is not at .*build_guest"):
+    with pytest.raises(BootError, match=r"launch is not at .*build_guest"):
         resolve_assets(dirs, kernel, environ={"FIRKIN_GUEST_DIR": str(tmp_path)})
 
 

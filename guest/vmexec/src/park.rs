@@ -2,7 +2,7 @@
 //!
 //! It stands on a stage: an empty folder that the caller names as `root.path`, with the specification's mounts, devices,
 //! masks and read-only paths, seen as any container sees its own. When the caller hands the rest over, the mounts move
-//! below the root that came along and the stage goes. A saved VM holds such a container, so that its copies run little
+//! below the root that came along and the stage goes. The root and its bind mounts may come first, and the program later. A saved VM holds such a container, so that its copies run little
 //! code for the first time: under software emulation that is most of a start.
 //!
 //! Nothing of it tells two containers apart: names, ids and the program come with the rest. Limits can't: nobody may set
@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, move_mount};
+use serde::Deserialize;
 
 use crate::Ended;
 use crate::failure::{At, Failure, Result};
@@ -36,6 +37,18 @@ struct Stage {
     movable: Vec<(String, bool)>,
 }
 
+/// Where a parked container waits for its program.
+enum Place {
+    Stage(Stage),
+    Root(Root),
+}
+
+/// What comes with a root that comes by itself.
+#[derive(Deserialize)]
+struct Early {
+    mounts: Vec<Mount>,
+}
+
 /// Comes back in the process that the caller started, in a container that failed or was given up, and in its init.
 pub fn park(spec: Spec, sync: Sync) -> Ended {
     let container = match check(spec) {
@@ -49,10 +62,10 @@ pub fn park(spec: Spec, sync: Sync) -> Ended {
     };
     let parked = pid_outside().and_then(|pid| sync.pid(pid)).and_then(|()| Stage::build(&container));
     drop(container);
-    let handed = parked.and_then(|stage| Ok((stage, sync.parked()?)));
-    let (stage, mut handed) = match handed {
-        Ok((stage, Some(handed))) => (stage, handed),
-        Ok((_, None)) => return Ended::Code(0),
+    let handed = parked.and_then(|stage| stage.await_program(&sync));
+    let (place, mut handed) = match handed {
+        Ok(Some(both)) => both,
+        Ok(None) => return Ended::Code(0),
         Err(failure) => return Ended::failed(sync, failure),
     };
     let rest = handed.take_stdio().and_then(|()| rest(&handed.spec));
@@ -61,7 +74,7 @@ pub fn park(spec: Spec, sync: Sync) -> Ended {
         Err(failure) => return Ended::failed(sync, failure),
     };
     let with_init = spec.annotations.init == "1";
-    let stood = stage.complete(&mut spec, &checked, handed, &sync);
+    let stood = place.complete(&mut spec, &checked, handed, &sync);
     drop(spec);
     finish(stood, checked, with_init, sync)
 }
@@ -92,22 +105,46 @@ impl Stage {
         Ok(Stage { place, movable: movable(&container.mounts) })
     }
 
-    /// Closes all that it holds: the socket gets a descriptor's number of its own choice before the program runs.
-    fn complete(self, spec: &mut Spec, checked: &Checked, handed: Handed, sync: &Sync) -> Result<Stood> {
-        // The container's own /proc is sound: no image has had a say yet.
-        let labels = Label::open(&checked.process)?;
-        limits::oom_score(&checked.process)?;
-        Names::of(spec).set()?;
-        attach(handed.root.as_fd(), self.place.as_fd()).at("park", || "attach the root".into())?;
-        let root = Root::new(handed.root);
+    /// Waits until the program is there, having taken the root first where that came by itself; none: it was given up.
+    fn await_program(self, sync: &Sync) -> Result<Option<(Place, Handed)>> {
+        let Some(mut handed) = sync.parked()? else { return Ok(None) };
+        if handed.is_last() {
+            return Ok(Some((Place::Stage(self), handed)));
+        }
+        let early: Early = serde_json::from_slice(&handed.spec).map_err(|error| Failure::spec(error.to_string()))?;
+        let root = self.enter(handed.root.take(), &early.mounts)?;
+        Ok(sync.parked()?.filter(Handed::is_last).map(|handed| (Place::Root(root), handed)))
+    }
+
+    /// Into the root, with all that is mounted here.
+    fn enter(self, root: Option<OwnedFd>, mounts: &[Mount]) -> Result<Root> {
+        let root = root.ok_or_else(|| Failure::invalid("park", "there is no root".into()))?;
+        attach(root.as_fd(), self.place.as_fd()).at("park", || "attach the root".into())?;
+        let root = Root::new(root);
         // Their sources are on the stage, and none of them may lie below what moves.
-        mounts::mount_all(&spec.mounts, &Context { root: &root, label: "" })?;
+        mounts::mount_all(mounts, &Context { root: &root, label: "" })?;
         for (path, plain) in &self.movable {
             let place = mounts::mount_point(&root, path, *plain)?;
             move_mount(CWD, path.as_str(), &place, "", MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)
                 .at("park", || format!("move {path}"))?;
         }
         root::pivot(&root, "")?;
+        Ok(root)
+    }
+}
+
+impl Place {
+    /// Closes all that it holds: the socket gets a descriptor's number of its own choice before the program runs.
+    fn complete(self, spec: &mut Spec, checked: &Checked, handed: Handed, sync: &Sync) -> Result<Stood> {
+        // The container's own /proc is sound: no image has had a say yet.
+        let labels = Label::open(&checked.process)?;
+        limits::oom_score(&checked.process)?;
+        Names::of(spec).set()?;
+        let root = match self {
+            Place::Stage(stage) => stage.enter(handed.root, &spec.mounts)?,
+            Place::Root(root) if spec.mounts.is_empty() => root,
+            Place::Root(_) => return Err(Failure::invalid("park", "a container in its root takes no mounts".into())),
+        };
         let terminal = open_terminal(checked, handed.pty, &root, sync)?;
         checked.make_cwd(&root)?;
         if spec.root.readonly {

@@ -22,25 +22,32 @@ const MAX_HANDED: usize = 64 * 1024;
 /// Our end of `--sync-fd`.
 pub struct Sync(pub OwnedFd);
 
-/// What a parked container was handed.
+/// What a parked container was handed: its root, or its program, or both.
 pub struct Handed {
     /// The root, a mount that is attached nowhere.
-    pub root: OwnedFd,
+    pub root: Option<OwnedFd>,
     stdio: Option<[OwnedFd; 3]>,
     pub pty: Option<Size>,
-    /// The specification's rest, as JSON.
+    /// The specification's rest, or as much of it as there is yet, as JSON.
     pub spec: Vec<u8>,
 }
 
 impl Handed {
-    /// Columns and rows (u16, zero without a terminal), then JSON; the root and the standard descriptors came along.
-    fn read(message: &[u8], fds: Vec<OwnedFd>) -> Option<Handed> {
-        let [root, stdin, stdout, stderr] = <[OwnedFd; 4]>::try_from(fds).ok()?;
+    /// Columns and rows (u16, zero without a terminal), then JSON; the root, the standard descriptors or all four came
+    /// along.
+    fn read(message: &[u8], mut fds: Vec<OwnedFd>) -> Option<Handed> {
+        let root = [1, 4].contains(&fds.len()).then(|| fds.remove(0));
+        let stdio = if fds.is_empty() { None } else { Some(fds.try_into().ok()?) };
         let (columns, message) = message.split_first_chunk()?;
         let (rows, spec) = message.split_first_chunk()?;
         let size = (u16::from_le_bytes(*columns), u16::from_le_bytes(*rows));
         let pty = Some(size).filter(|(columns, rows)| *columns > 0 && *rows > 0);
-        Some(Handed { root, stdio: Some([stdin, stdout, stderr]), pty, spec: spec.to_vec() })
+        Some(Handed { root, stdio, pty, spec: spec.to_vec() })
+    }
+
+    /// Whether a program came, and not the root alone.
+    pub fn is_last(&self) -> bool {
+        self.stdio.is_some()
     }
 
     /// Makes the standard descriptors this process's own.

@@ -88,6 +88,7 @@ impl Agent {
                 Outcome::later(self.create_process(token, &call))
             }
             Call::Park(call) => Outcome::done(self.park(&call)),
+            Call::ParkRoot(call) => Outcome::done(self.park_root(&call)),
             Call::StartProcess(call) => {
                 self.check_resumed()?;
                 let process = self.find(&call.container, &call.process)?;

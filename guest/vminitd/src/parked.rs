@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -21,7 +21,7 @@ use crate::agent::Agent;
 use crate::container::{self, PARKED};
 use crate::failure::{Context, Failure, Result};
 use crate::guest_root::make_own_folders;
-use crate::messages::Park;
+use crate::messages::{Park, ParkRoot};
 use crate::spawn::{Report, Request, SyncSocket, spawn};
 use crate::sys;
 
@@ -34,12 +34,16 @@ const PILOT_PLACES: [(&str, &str); 2] =
 /// What the pilot is handed: as much as any container has, and a program that waits for ever: an end would be translated
 /// in each clone, and most of them have another by then. The filter allows everything (an instruction of each kind that the usual one has).
 const PILOT_REST: &str = include_str!("pilot.json");
+/// And the mount of a file of the agent's, which every container has some of.
+const PILOT_MOUNTS: &str = include_str!("pilot-mounts.json");
 
 /// The parked container.
 pub struct Parked {
     socket: SyncSocket,
     /// Its first process.
     pub pid: i32,
+    /// It is in its root already, and lacks only its program.
+    rooted: bool,
 }
 
 /// What may be made of the parked specification a second time.
@@ -86,6 +90,16 @@ impl Agent {
         Ok(())
     }
 
+    /// Gives the parked container its root, before there is a program: a clone has that behind it.
+    ///
+    /// # Errors
+    /// There is none, it has one, or vmexec's.
+    pub fn park_root(&mut self, call: &ParkRoot) -> Result<()> {
+        let none = || Failure::new("park", Errno::NOENT, "no container without a root is parked");
+        let parked = self.parked.as_mut().filter(|parked| !parked.rooted).ok_or_else(none)?;
+        parked.enter(open_root(&call.container)?, &call.mounts_json)
+    }
+
     /// Makes the pilot, where there is to be one and a container that it goes ahead of: the VM is about to be saved.
     ///
     /// # Errors
@@ -99,12 +113,13 @@ impl Agent {
         }
         let all = sched_getaffinity(None).context("pilot", "processors")?;
         let last = (0..CpuSet::MAX_CPU).rev().find(|number| all.is_set(*number)).unwrap_or(0);
-        let stood = stand(PILOT_PLACES[0].1, pilot.spec.as_bytes())?;
+        let mut stood = stand(PILOT_PLACES[0].1, pilot.spec.as_bytes())?;
         // It gets the last one. The agent goes on at the first, which has the interrupts.
         run_on(stood.pid, last)?;
         run_on(0, 0)?;
         pilot.processors = Some(all);
-        brief(&stood)?;
+        let rooted = self.parked.as_ref().is_some_and(|parked| parked.rooted);
+        brief(&mut stood, rooted)?;
         // Of a clone's first input the interrupt itself sends it on, long before the agent has read a word.
         sys::signal_input(self.port.as_fd(), stood.pid, Signal::CONT.as_raw()).context("pilot", "await a host")?;
         (pilot.made, pilot.sent) = (Some(stood), false);
@@ -136,13 +151,11 @@ impl Agent {
     /// There is none, or it is gone.
     pub fn unpark(&mut self, rest: Rest<'_>) -> Result<(OwnedFd, i32)> {
         let none = || Failure::new("create", Errno::NOENT, "no container is parked");
-        let Parked { socket, pid } = self.parked.take().ok_or_else(none)?;
+        let Parked { socket, pid, rooted } = self.parked.take().ok_or_else(none)?;
         if let Some(container) = self.containers.iter_mut().find(|found| found.id == rest.container) {
             container.cgroup = container::cgroup(PARKED);
         }
-        let root = container::folder(rest.container).join("rootfs");
-        let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-        let root = open_tree(CWD, &root, tree).context("create", &root.to_string_lossy())?;
+        let root = if rooted { None } else { Some(open_root(rest.container)?) };
         hand_over(&socket, root, rest)?;
         Ok((socket.fd, pid))
     }
@@ -165,7 +178,7 @@ fn stand(stage: &str, spec: &[u8]) -> Result<Parked> {
     loop {
         match socket.wait()? {
             Report::Pid(number) => pid = number,
-            Report::Parked => return Ok(Parked { socket, pid }),
+            Report::Parked => return Ok(Parked { socket, pid, rooted: false }),
             Report::Failed(failure) => return Err(failure),
             _ => return Err(Failure::new("park", Errno::IO, "vmexec ended without a word")),
         }
@@ -181,34 +194,75 @@ fn run_on(pid: i32, processor: usize) -> Result<()> {
 
 /// Stops the pilot and hands it its rest: to go on is then a matter of a signal.
 /// The agent's own root will do for it: all that it runs there is vmexec.
-fn brief(pilot: &Parked) -> Result<()> {
+fn brief(pilot: &mut Parked, rooted: bool) -> Result<()> {
+    let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let root = open_tree(CWD, "/", tree).context("pilot", "/")?;
+    let (root, mounts) = if rooted {
+        pilot.enter(root, PILOT_MOUNTS.as_bytes())?;
+        (None, "")
+    } else {
+        (Some(root), PILOT_MOUNTS)
+    };
     let stopped = Pid::from_raw(pilot.pid).ok_or(Errno::SRCH).and_then(|pid| {
         kill_process(pid, Signal::STOP)?;
         waitpid(Some(pid), WaitOptions::UNTRACED)
     });
     stopped.context("pilot", "stop it")?;
-    let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let root = open_tree(CWD, "/", tree).context("pilot", "/")?;
-    let spec = PILOT_REST.as_bytes();
-    hand_over(&pilot.socket, root, Rest { container: "", spec, pty: None, start: true, stdio: [None, None, None] })
+    let spec = pilot_rest(mounts);
+    let rest = Rest { container: "", spec: spec.as_bytes(), pty: None, start: true, stdio: [None, None, None] };
+    hand_over(&pilot.socket, root, rest)
 }
 
-fn hand_over(socket: &SyncSocket, root: OwnedFd, rest: Rest<'_>) -> Result<()> {
+/// The members of an object: `mounts`, which may be none, and all others.
+fn pilot_rest(mounts: &str) -> String {
+    let own = PILOT_REST.trim();
+    match (mounts.trim().strip_prefix('{'), own.strip_prefix('{')) {
+        (Some(_), Some(others)) => [mounts.trim().trim_end_matches('}'), ",", others].concat(),
+        _ => own.to_owned(),
+    }
+}
+
+/// The root of a container, a mount that is attached nowhere.
+fn open_root(container: &str) -> Result<OwnedFd> {
+    let root = container::folder(container).join("rootfs");
+    let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(CWD, &root, tree).context("create", &root.to_string_lossy())
+}
+
+impl Parked {
+    /// Hands it its root, and `mounts` (JSON) to be made there; waits until it is in it.
+    fn enter(&mut self, root: OwnedFd, mounts: &[u8]) -> Result<()> {
+        let fds = [root.as_fd()];
+        send_to(&self.socket, &fds, None, mounts)?;
+        match self.socket.wait()? {
+            Report::Parked => {}
+            Report::Failed(failure) => return Err(failure),
+            _ => return Err(Failure::new("park", Errno::IO, "vmexec ended without a word")),
+        }
+        self.rooted = true;
+        Ok(())
+    }
+}
+
+fn hand_over(socket: &SyncSocket, root: Option<OwnedFd>, rest: Rest<'_>) -> Result<()> {
     let mut stdio = Vec::with_capacity(3);
     for (number, fd) in rest.stdio.into_iter().enumerate() {
         let access = if number == 0 { OFlags::RDONLY } else { OFlags::WRONLY };
         let null = || open("/dev/null", access | OFlags::CLOEXEC, Mode::empty()).context("create", "/dev/null");
         stdio.push(fd.map_or_else(null, Ok)?);
     }
-    let mut fds = vec![root.as_fd()];
-    fds.extend(stdio.iter().map(AsFd::as_fd));
-    let (columns, rows) = rest.pty.unwrap_or_default();
+    let fds = root.iter().chain(&stdio).map(AsFd::as_fd).collect::<Vec<_>>();
+    send_to(socket, &fds, rest.pty, rest.spec)?;
+    if rest.start { socket.go() } else { Ok(()) }
+}
+
+fn send_to(socket: &SyncSocket, fds: &[BorrowedFd<'_>], pty: Option<(u32, u32)>, json: &[u8]) -> Result<()> {
+    let (columns, rows) = pty.unwrap_or_default();
     let size = [columns, rows].map(|number| u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes()).concat();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    let message = [IoSlice::new(&size), IoSlice::new(rest.spec)];
+    control.push(SendAncillaryMessage::ScmRights(fds));
+    let message = [IoSlice::new(&size), IoSlice::new(json)];
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    sendmsg(&socket.fd, &message, &mut control, flags).context("create", "the parked container")?;
-    if rest.start { socket.go() } else { Ok(()) }
+    sendmsg(&socket.fd, &message, &mut control, flags).context("create", "the parked container").map(drop)
 }

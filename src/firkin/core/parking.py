@@ -6,14 +6,15 @@ It has all that the default options give every container, and nothing that tells
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 from firkin.core.lowering import lower
 from firkin.core.options import ContainerOptions
-from firkin.core.spec import Linux, Process, Root, RuntimeSpec, SpecMount
+from firkin.core.spec import Linux, Process, Root, RuntimeSpec, SpecMount, to_json
 from firkin.oci.config import ImageConfig
 from firkin.types import ContainerId
 
-__all__ = ["parked_json", "rest_of"]
+__all__ = ["parked_json", "program_of", "rest_of", "root_mounts_of"]
 
 # Where it stands in the guest until it gets a root (docs/internals.md).
 _STAGE = "/run/firkin/stage"
@@ -49,6 +50,24 @@ def rest_of(spec: RuntimeSpec) -> RuntimeSpec | None:
     if common != parked.mounts or linux != parked.linux or not all(_is_bind(mount, sources) for mount in own):
         return None
     return spec._replace(mounts=own, linux=Linux())
+
+
+def root_mounts_of(spec: RuntimeSpec) -> bytes | None:
+    """What the parked container takes along into the root of `spec`, as JSON, or `None` where that can't become it."""
+    rest = rest_of(spec)
+    return None if rest is None else to_json(_Mounts(rest.mounts))
+
+
+def program_of(spec: RuntimeSpec, mounts: bytes) -> RuntimeSpec | None:
+    """What a parked container lacks that took `mounts` (of `root_mounts_of`); `None` where `spec` has others."""
+    rest = rest_of(spec)
+    if rest is None or to_json(_Mounts(rest.mounts)) != mounts:
+        return None
+    return rest._replace(mounts=())
+
+
+class _Mounts(NamedTuple):
+    mounts: tuple[SpecMount, ...]
 
 
 def _is_bind(mount: SpecMount, sources: str) -> bool:

@@ -17,13 +17,11 @@ from typing import Any, Unpack
 
 from firkin import faults
 from firkin.core.container import AsyncContainer
-from firkin.core.guest_root import rootfs_path
 from firkin.core.ledger import Host, Ledger, Promise, Reserves, ThisHost
 from firkin.core.networking import ContainerNetwork, open_network
 from firkin.core.option_inputs import OptionInputs, container_options
-from firkin.core.parking import rest_of
 from firkin.core.restore import Streams, begin_restore, finish_restore, open_snapshot
-from firkin.core.warm import WarmUp, find_or_warm, joined, lower_warm, prepare_warm, warm_up
+from firkin.core.warm import GUEST_ID, WarmUp, find_or_warm, joined, lower_warm, parked_rest, prepare_warm, warm_up
 from firkin.core.warm_start import start_in
 from firkin.errors import FirkinError, FirkinTimeoutError, InvalidInputError, StateError
 from firkin.types import ContainerId, StateDirs, Stdio
@@ -304,25 +302,23 @@ class AsyncWarmPool(Closing):
     async def _rehearse(self, vm: VirtualMachine, saved: Saved) -> None:
         """Run what a lease will run, so that the emulator has translated it."""
         assert self._warmed is not None
+        spec, rooted = self._warmed.prepared.spec, saved.document["rooted"]
         # Not where the options ask for more than the parked container can be: then it stays parked.
-        parked = bool(saved.document["parked"]) and rest_of(self._warmed.prepared.spec) is not None
+        taken = parked_rest(spec, rooted) is not None
         known = [vm.agent.submit(vm.resume_message(epoch=saved.epoch, hostname=_REHEARSAL)), *vm.submit_networks()]
-        if parked:
-            # The parked container takes the root of whom it becomes; that of the rehearsal goes with it.
-            source, own = self._warmed.prepared.spec.root.path, rootfs_path(_REHEARSAL)
-            known.append(vm.agent.mount("", source, own, options=("bind",), mkdir=True))
         for call in known:
             await call
         try:
-            await warm_up(vm, self._warmed, self._dry_run, id=_REHEARSAL, parked=parked)
+            await warm_up(vm, self._warmed, self._dry_run, id=_REHEARSAL, rooted=rooted)
         except FirkinTimeoutError:
             raise
         except FirkinError as error:
             # An image without a shell is leased all the same, a little colder.
             _log.debug("the dry run of %s failed: %s", self.image, error)
-        if parked:
+        if taken:
             # The lease takes another.
             await vm.agent.park(self._warmed.prepared.config.parked)
+            await vm.agent.park_root(GUEST_ID, rooted.encode())
 
     async def _give_up(self, ready: _Ready) -> None:
         await ready.stack.aclose()

@@ -25,7 +25,7 @@ from firkin.core.lowering import renamed, resolve_hostname
 from firkin.core.name_files import name_requests
 from firkin.core.networking import open_network
 from firkin.core.option_inputs import OptionInputs, container_options
-from firkin.core.parking import rest_of
+from firkin.core.parking import program_of, root_mounts_of
 from firkin.core.prepare import prepare
 from firkin.core.seccomp_cache import container_program
 from firkin.core.spec import RuntimeSpec
@@ -68,6 +68,7 @@ __all__ = [
     "find_or_warm",
     "joined",
     "lower_warm",
+    "parked_rest",
     "prepare_warm",
     "warm_head_start",
     "warm_image_async",
@@ -77,7 +78,7 @@ __all__ = [
 
 _log = logging.getLogger("firkin.core.warm")
 _BUILT = faults.declare("warm.before-publish", "a warm image is whole under a temporary name")
-_FORMAT = 3
+_FORMAT = 4
 _MOST, _MOST_BYTES = 8, 8 << 30
 # What the agent calls the container of every start; its root is mounted when the VM is saved.
 GUEST_ID = ContainerId("warm")
@@ -299,12 +300,31 @@ async def _build(warmed: WarmUp, folder: Path, command: tuple[str, ...]) -> None
         for call in calls:
             await call
         await _run_first(vm, warmed, command)
+        rooted = await _give_root(vm, warmed) if vm.forked and prepared.config.parked else ""
         await vm.agent.read_ahead(GUEST_ID, (*_path(prepared.spec), *_EVERYONES), timeout=_LIMIT)
         await vm.agent.quiesce(timeout=_LIMIT)
         # What the kernel puts off shall be done here, once, not in each start.
         await asyncio.sleep(_SETTLE)
         document = {"image": str(warmed.image), "chain": str(warmed.image.chain_id), "command": list(command)}
-        await save(vm, folder, document | {"parked": vm.forked and bool(prepared.config.parked)}, go_on=False)
+        await save(vm, folder, document | {"rooted": rooted}, go_on=False)
+
+
+async def _give_root(vm: VirtualMachine, warmed: WarmUp) -> str:
+    """Let the parked container into the root; the mounts that it took along, empty where it stays out."""
+    spec = warmed.prepared.spec
+    mounts = root_mounts_of(spec)
+    if mounts is None:
+        return ""
+    # They are written over by each start, and so have to be there.
+    for call in map(vm.agent.submit, name_requests(warmed.options, spec.root.path, spec.hostname)):
+        await call
+    await vm.agent.park_root(GUEST_ID, mounts)
+    return mounts.decode()
+
+
+def parked_rest(spec: RuntimeSpec, rooted: str) -> RuntimeSpec | None:
+    """What the parked container of a warm image lacks of `spec`; `None` where it is none that `spec` can take."""
+    return program_of(spec, rooted.encode()) if rooted else None
 
 
 def _path(spec: RuntimeSpec) -> list[str]:
@@ -329,15 +349,15 @@ async def _run_first(vm: VirtualMachine, warmed: WarmUp, command: tuple[str, ...
 
 
 async def warm_up(
-    vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *, id: ContainerId = _WARM_UP, parked: bool = False
+    vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *, id: ContainerId = _WARM_UP, rooted: str = ""
 ) -> int | None:
-    """Run `command` in the warm root, in a container of its own, by the parked one where `parked` says so.
+    """Run `command` in the warm root, in a container of its own, by the parked one where `rooted` fits (`parked_rest`).
 
     `id` is what the agent calls that container. Returns its exit code; None: it has closed its output and goes on.
     Raises `FirkinTimeoutError`, and as `start_process`.
     """
     spec = _as_command(warmed.prepared.spec, command, id)
-    rest = rest_of(spec) if parked else None
+    rest = parked_rest(spec, rooted)
     names = name_requests(warmed.options, spec.root.path, spec.hostname)
     process = await start_process(
         vm,

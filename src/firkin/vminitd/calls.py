@@ -229,6 +229,10 @@ class Calls:
         """Make a container that waits for its root and its first process; with a `pilot` to go ahead of it."""
         return self._submit(_messages().Park(spec_json=spec_json, pilot=pilot), "done", timeout)
 
+    def park_root(self, container: str, mounts_json: bytes, *, timeout: float | None = None) -> Call[pb.Done]:
+        """Give the parked container the root of `container`, and bind mounts in it, before there is a program."""
+        return self._submit(_messages().ParkRoot(container=container, mounts_json=mounts_json), "done", timeout)
+
     def start_process(self, container: str, process: str, *, timeout: float | None = None) -> Call[pb.ProcessStarted]:
         """Start a process made without `start`."""
         return self._submit(_messages().StartProcess(container=container, process=process), "process_started", timeout)
