@@ -92,10 +92,18 @@ fn place(location: &str, name: &str) -> (String, String) {
 fn write(location: &str, name: &str, text: String) -> Result<()> {
     absolute("names", location)?;
     let (root, path) = place(location, name);
-    make_own_folders(&root)?;
+    // It is nearly always there.
+    let folder = match GuestRoot::at(&root) {
+        Err(failure) if failure.errno == Errno::NOENT.raw_os_error() => {
+            make_own_folders(&root)?;
+            GuestRoot::at(&root)?
+        }
+        found => found?,
+    };
+    let create_parents = path.rfind('/') != Some(0);
     let content = text.into_bytes();
-    let call = WriteFile { path, content, mode: 0o644, create_parents: true, ..WriteFile::default() };
-    files::write_file(&GuestRoot::at(&root)?, &call)
+    let call = WriteFile { path, content, mode: 0o644, create_parents, ..WriteFile::default() };
+    files::write_file(&folder, &call)
 }
 
 #[cfg(test)]
