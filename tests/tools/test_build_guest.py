@@ -16,11 +16,11 @@ from build_guest import TARGETS, BuildError, build, check_static, source_hash
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = platform.machine()
 STATIC, DYNAMIC = Path("/bin/busybox"), Path("/bin/cat")
-# Stands for cargo: says that it ran, and delivers busybox, which is static, as both programs.
+# Stands for cargo: says that it ran, and delivers busybox, which is static, as all programs.
 CARGO = f"""#!/bin/sh
 echo ran >> "$FAKE_CARGO_LOG"
 out=$CARGO_TARGET_DIR/{TARGETS[MACHINE]}/release
-mkdir -p "$out" && cp "$FAKE_CARGO_RESULT" "$out/vminitd" && cp "$FAKE_CARGO_RESULT" "$out/vmexec" && cp "$FAKE_CARGO_RESULT" "$out/launch"
+mkdir -p "$out" && for name in launch vmexec vminitd; do cp "$FAKE_CARGO_RESULT" "$out/$name" || exit 1; done
 exit "$FAKE_CARGO_STATUS"
 """
 

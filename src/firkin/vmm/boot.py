@@ -67,9 +67,13 @@ class Running:
             raise
 
     def release(self) -> None:
-        """Give up what leads to QEMU, which its end is to follow."""
+        """Give up what leads to QEMU, which its end is to follow, and `ram`. Safe to call again."""
         self.greeting.cancel()
+        self.link.abort(LinkError("the VM was given up"))
         self.launched.close()
+        if self.ram >= 0:
+            os.close(self.ram)
+            self.ram = -1
 
 
 def is_transient_boot_failure(error: FirkinError) -> bool:
@@ -99,6 +103,7 @@ async def cold_boot(
         try:
             running = _start(folder, config, host, start, timings, INITIAL_SENTINEL, limit)
             await running.answered()
+            running.launched.drop_shares()
             return running
         except VirtualMachineError as error:
             failure = error
@@ -166,16 +171,20 @@ def _start(
     else:
         with timings.phase("spawn"):
             launched = launch(folder, config, host, start)
-    process = launched.watched()
-    link = Link.begin(
-        launched.agent,
-        sentinel=sentinel,
-        schema=schema,
-        boot_log=lambda: tail(launched.console),
-        greeted=launched.greeted,
-    )
-    phase = "boot" if isinstance(start, Boot) else "restore"
-    greeting = asyncio.ensure_future(_greet(process, link, timings.phase(phase), limit))
+    try:
+        process = launched.watched()
+        link = Link.begin(
+            launched.agent,
+            sentinel=sentinel,
+            schema=schema,
+            boot_log=lambda: tail(launched.console),
+            greeted=launched.greeted,
+        )
+        phase = timings.phase("boot" if isinstance(start, Boot) else "restore")
+        greeting = asyncio.ensure_future(_greet(process, link, phase, limit))
+    except BaseException:
+        launched.end()
+        raise
     # Whoever waits for the answer sees its error.
     greeting.add_done_callback(lambda done: done.cancelled() or done.exception())
     return Running(process, link, launched, greeting)

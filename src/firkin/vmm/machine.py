@@ -74,7 +74,6 @@ class VirtualMachine(Closing):
         self._running = running
         self._process = running.process
         self._stopping = False
-        self._ram = running.ram
         self._qmp = Qmp(folder)
         # What waits for the guest is to learn why it went, not only that it did.
         self._process.on_miss = lambda error: self.link.abort(LinkError(error.message, boot_log=error.boot_log))
@@ -209,7 +208,7 @@ class VirtualMachine(Closing):
     @property
     def ram(self) -> int:
         """A descriptor of the file that a fork's RAM began as; -1 where it booted."""
-        return self._ram
+        return self._running.ram
 
     async def qmp(self, command: str, *, passing: int | None = None, **arguments: object) -> object:
         """QEMU's answer to a monitor command; `passing` is a descriptor that goes along.
@@ -270,9 +269,6 @@ class VirtualMachine(Closing):
             try:
                 await self._process.end()
             finally:
-                if self._ram >= 0:
-                    os.close(self._ram)
-                    self._ram = -1
                 self.folder.remove()
 
 
