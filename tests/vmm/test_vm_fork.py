@@ -20,6 +20,7 @@ from firkin.errors import LinkError, VirtualMachineError
 from firkin.oci import Image
 from firkin.types.state import StateDirs
 from firkin.vmm import Disk, VirtualMachine, VmConfig
+from firkin.vmm.argv import machine_type
 from firkin.vmm.ramfile import digest
 from tests.leftovers import belongs
 
@@ -241,6 +242,22 @@ async def test_forks_take_other_disks_and_keep_their_writes_apart(tmp_path: Path
         assert sizes == [True, True]
     finally:
         await asyncio.gather(*(vm.aclose() for vm in vms))
+
+
+async def test_more_devices_than_one_ioapic_serves_fork_too(tmp_path: Path) -> None:
+    from firkin.ext4 import make_empty
+
+    images = [tmp_path / str(number) for number in range(9)]
+    for image in images:
+        make_empty(image, 32 << 20)
+    config = VmConfig(cpus=1, memory=256 << 20, disks=tuple(map(Disk, images)))
+    async with await VirtualMachine.start(config) as vm:
+        assert vm.forked
+        assert vm.host.machine != "microvm" or machine_type(config, vm.host).endswith("ioapic2=on")
+        await vm.agent.call(vm.resume_message())
+        for number in range(len(images)):
+            await vm.agent.mount("ext4", f"serial:disk{number}", f"/run/{number}", mkdir=True)
+            await vm.agent.write_file(f"/run/{number}/own", str(number).encode())
 
 
 SECRETS = """
