@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import select
 import signal
 import subprocess
 import time
@@ -89,10 +90,13 @@ def test_several_attach_type_and_leave(firkin: Firkin, start_firkin: Start, name
     assert first.stdin is not None
     assert first.stdout is not None
     assert seeing.stdout is not None
-    # Until the answer has come to both, nobody knows that both are there.
-    first.stdin.write("one\n")
-    first.stdin.flush()
-    assert first.stdout.readline() == "got one\n"
+    # Until an answer has come to both, nobody knows that both are there.
+    both_by = time.monotonic() + LIMIT
+    while not select.select([seeing.stdout], [], [], 0.2)[0]:
+        assert time.monotonic() < both_by
+        first.stdin.write("one\n")
+        first.stdin.flush()
+        assert first.stdout.readline() == "got one\n"
     # An attached end of input closes nothing: the next one types on.
     end_input(first)
     second = start_firkin("attach", name, stdin=subprocess.PIPE)
