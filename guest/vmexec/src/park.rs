@@ -2,8 +2,9 @@
 //!
 //! It stands on a stage: an empty folder that the caller names as `root.path`, with the specification's mounts, devices,
 //! masks and read-only paths, seen as any container sees its own. When the caller hands the rest over, the mounts move
-//! below the root that came along and the stage goes. The root and its bind mounts may come first, and the program later. A saved VM holds such a container, so that its copies run little
-//! code for the first time: under software emulation that is most of a start.
+//! below the root that came along and the stage goes. The root and its bind mounts may come first, and the program
+//! later. A saved VM holds such a container, so that its copies run little code for the first time: under software
+//! emulation that is most of a start.
 //!
 //! Nothing of it tells two containers apart: names, ids and the program come with the rest. Limits can't: nobody may set
 //! those of a cgroup namespace's root from inside it.

@@ -32,10 +32,12 @@ const STAGE: &str = "/run/firkin/stage";
 const PILOT_PLACES: [(&str, &str); 2] =
     [("/run/firkin/stage", "/run/firkin/pilot"), ("/firkin/+parked", "/firkin/+pilot")];
 /// What the pilot is handed: as much as any container has, and a program that waits for ever: an end would be translated
-/// in each clone, and most of them have another by then. The filter allows everything (an instruction of each kind that the usual one has).
+/// in each clone, and most of them have another by then. The filter allows everything (an instruction of each kind that
+/// the usual one has).
 const PILOT_REST: &str = include_str!("pilot.json");
-/// And the mount of a file of the agent's, which every container has some of.
-const PILOT_MOUNTS: &str = include_str!("pilot-mounts.json");
+/// And the mount of a file of the agent's, which every container has some of: by itself, and as what the rest begins with.
+const PILOT_MOUNTS: &str = concat!("{\"mounts\":", include_str!("pilot-mounts.json"), "}");
+const PILOT_MOUNTS_AND: &str = concat!("{\"mounts\":", include_str!("pilot-mounts.json"), ",");
 
 /// The parked container.
 pub struct Parked {
@@ -197,29 +199,19 @@ fn run_on(pid: i32, processor: usize) -> Result<()> {
 fn brief(pilot: &mut Parked, rooted: bool) -> Result<()> {
     let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let root = open_tree(CWD, "/", tree).context("pilot", "/")?;
-    let (root, mounts) = if rooted {
+    let (root, spec) = if rooted {
         pilot.enter(root, PILOT_MOUNTS.as_bytes())?;
-        (None, "")
+        (None, PILOT_REST.to_owned())
     } else {
-        (Some(root), PILOT_MOUNTS)
+        (Some(root), PILOT_REST.replacen('{', PILOT_MOUNTS_AND, 1))
     };
     let stopped = Pid::from_raw(pilot.pid).ok_or(Errno::SRCH).and_then(|pid| {
         kill_process(pid, Signal::STOP)?;
         waitpid(Some(pid), WaitOptions::UNTRACED)
     });
     stopped.context("pilot", "stop it")?;
-    let spec = pilot_rest(mounts);
     let rest = Rest { container: "", spec: spec.as_bytes(), pty: None, start: true, stdio: [None, None, None] };
     hand_over(&pilot.socket, root, rest)
-}
-
-/// The members of an object: `mounts`, which may be none, and all others.
-fn pilot_rest(mounts: &str) -> String {
-    let own = PILOT_REST.trim();
-    match (mounts.trim().strip_prefix('{'), own.strip_prefix('{')) {
-        (Some(_), Some(others)) => [mounts.trim().trim_end_matches('}'), ",", others].concat(),
-        _ => own.to_owned(),
-    }
 }
 
 /// The root of a container, a mount that is attached nowhere.

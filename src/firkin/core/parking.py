@@ -52,18 +52,16 @@ def rest_of(spec: RuntimeSpec) -> RuntimeSpec | None:
     return spec._replace(mounts=own, linux=Linux())
 
 
-def root_mounts_of(spec: RuntimeSpec) -> bytes | None:
+def root_mounts_of(spec: RuntimeSpec) -> str | None:
     """What the parked container takes along into the root of `spec`, as JSON, or `None` where that can't become it."""
     rest = rest_of(spec)
-    return None if rest is None else to_json(_Mounts(rest.mounts))
+    return None if rest is None else to_json(_Mounts(rest.mounts)).decode()
 
 
-def program_of(spec: RuntimeSpec, mounts: bytes) -> RuntimeSpec | None:
-    """What a parked container lacks that took `mounts` (of `root_mounts_of`); `None` where `spec` has others."""
-    rest = rest_of(spec)
-    if rest is None or to_json(_Mounts(rest.mounts)) != mounts:
-        return None
-    return rest._replace(mounts=())
+def program_of(spec: RuntimeSpec, mounts: str) -> RuntimeSpec | None:
+    """What a parked container lacks that took `mounts` (of `root_mounts_of`) along; `None` where `spec` has others, and
+    where there is none (empty)."""
+    return spec._replace(mounts=(), linux=Linux()) if root_mounts_of(spec) == mounts else None
 
 
 class _Mounts(NamedTuple):

@@ -20,8 +20,9 @@ from firkin.core.container import AsyncContainer
 from firkin.core.ledger import Host, Ledger, Promise, Reserves, ThisHost
 from firkin.core.networking import ContainerNetwork, open_network
 from firkin.core.option_inputs import OptionInputs, container_options
+from firkin.core.parking import program_of
 from firkin.core.restore import Streams, begin_restore, finish_restore, open_snapshot
-from firkin.core.warm import GUEST_ID, WarmUp, find_or_warm, joined, lower_warm, parked_rest, prepare_warm, warm_up
+from firkin.core.warm import GUEST_ID, WarmUp, find_or_warm, joined, lower_warm, prepare_warm, warm_up
 from firkin.core.warm_start import start_in
 from firkin.errors import FirkinError, FirkinTimeoutError, InvalidInputError, StateError
 from firkin.types import ContainerId, StateDirs, Stdio
@@ -304,7 +305,7 @@ class AsyncWarmPool(Closing):
         assert self._warmed is not None
         spec, rooted = self._warmed.prepared.spec, saved.document["rooted"]
         # Not where the options ask for more than the parked container can be: then it stays parked.
-        taken = parked_rest(spec, rooted) is not None
+        taken = program_of(spec, rooted) is not None
         known = [vm.agent.submit(vm.resume_message(epoch=saved.epoch, hostname=_REHEARSAL)), *vm.submit_networks()]
         for call in known:
             await call

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, cast
 
 from firkin.core.exit import ExitStatus
 from firkin.core.process import AsyncProcess, exec_error, exit_status
-from firkin.core.stdio import Channels, StdioSpec, quiet
+from firkin.core.stdio import Channels, StdioSpec
 from firkin.errors import AgentError, FirkinError, LinkError
+from firkin.quiet import quiet
 from firkin.types import ContainerId, ProcessId, PtySize
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from firkin.quiet import quiet
 from firkin.types import Stdio
 from firkin.vminitd.relay import copy_fd_to_stream, copy_stream_to_fd
 
@@ -14,17 +15,10 @@ if TYPE_CHECKING:
     from firkin.vminitd.link import Link
     from firkin.vminitd.stream import Listener, Stream
 
-__all__ = ["Channels", "StdioSpec", "quiet"]
+__all__ = ["Channels", "StdioSpec"]
 
-_F = TypeVar("_F", bound=asyncio.Future[Any])
 # The guest dials before it answers CreateProcess, so an accept after the answer waits for nothing but the loop.
 _ACCEPT_LIMIT = 10.0
-
-
-def quiet(future: _F) -> _F:
-    """`future`, of whose error asyncio does not complain where nobody asks for it."""
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,11 +44,11 @@ from firkin.oci.ensure import ensure
 from firkin.oci.rootfs import OciBundle
 from firkin.types import ContainerId, ProcessId, StateDirs, Stdio
 from firkin.vmm import VirtualMachine, VmFolder
-from firkin.vmm.assets import BootAssets, recall_assets
+from firkin.vmm.assets import BootAssets
 from firkin.vmm.base import Shape, collect, discard
 from firkin.vmm.build import locked
-from firkin.vmm.head_start import HeadStart, head_start_saved
-from firkin.vmm.host import HostCapabilities, boot_id, recall
+from firkin.vmm.head_start import HeadStart, head_start_saved, recall_host
+from firkin.vmm.host import HostCapabilities, boot_id
 from firkin.vmm.machine import find_host
 from firkin.vmm.save import save
 from firkin.vmm.saved import Saved, open_saved, read_manifest
@@ -68,7 +68,6 @@ __all__ = [
     "find_or_warm",
     "joined",
     "lower_warm",
-    "parked_rest",
     "prepare_warm",
     "warm_head_start",
     "warm_image_async",
@@ -259,11 +258,10 @@ def warm_head_start(warmed: WarmUp, network: ContainerNetwork | None, folder: Vm
 
     Blocks for some milliseconds. Its `base` is the warm image. Raises as `VirtualMachine.restore`.
     """
-    config = warmed.prepared.config
-    assets = recall_assets(warmed.dirs, config.kernel)
-    host = None if assets is None else recall(warmed.dirs, assets, accel=config.accel)
-    if assets is None or host is None or config.nested:
+    found = recall_host(warmed.dirs, warmed.prepared.config)
+    if found is None:
         return None
+    assets, host = found
     saved = _open(warmed.dirs.make("cache", "warm") / _key(warmed, host, assets), None)
     if saved is None:
         return None
@@ -318,13 +316,8 @@ async def _give_root(vm: VirtualMachine, warmed: WarmUp) -> str:
     # They are written over by each start, and so have to be there.
     for call in map(vm.agent.submit, name_requests(warmed.options, spec.root.path, spec.hostname)):
         await call
-    await vm.agent.park_root(GUEST_ID, mounts)
-    return mounts.decode()
-
-
-def parked_rest(spec: RuntimeSpec, rooted: str) -> RuntimeSpec | None:
-    """What the parked container of a warm image lacks of `spec`; `None` where it is none that `spec` can take."""
-    return program_of(spec, rooted.encode()) if rooted else None
+    await vm.agent.park_root(GUEST_ID, mounts.encode())
+    return mounts
 
 
 def _path(spec: RuntimeSpec) -> list[str]:
@@ -351,13 +344,13 @@ async def _run_first(vm: VirtualMachine, warmed: WarmUp, command: tuple[str, ...
 async def warm_up(
     vm: VirtualMachine, warmed: WarmUp, command: Sequence[str], *, id: ContainerId = _WARM_UP, rooted: str = ""
 ) -> int | None:
-    """Run `command` in the warm root, in a container of its own, by the parked one where `rooted` fits (`parked_rest`).
+    """Run `command` in the warm root, in a container of its own, by the parked one where `rooted` fits (`program_of`).
 
     `id` is what the agent calls that container. Returns its exit code; None: it has closed its output and goes on.
     Raises `FirkinTimeoutError`, and as `start_process`.
     """
     spec = _as_command(warmed.prepared.spec, command, id)
-    rest = parked_rest(spec, rooted)
+    rest = program_of(spec, rooted)
     names = name_requests(warmed.options, spec.root.path, spec.hostname)
     process = await start_process(
         vm,

@@ -13,9 +13,10 @@ from firkin.core.assembly import assemble
 from firkin.core.limiting import before_start
 from firkin.core.lowering import resolve_stop_signal
 from firkin.core.name_files import name_requests
+from firkin.core.parking import program_of
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
-from firkin.core.warm import GUEST_ID, WarmUp, find_or_warm, joined, lower_warm, parked_rest, warm_spec
+from firkin.core.warm import GUEST_ID, WarmUp, find_or_warm, joined, lower_warm, warm_spec
 from firkin.types import ProcessId
 from firkin.vmm import VirtualMachine
 
@@ -65,7 +66,7 @@ async def start_in(
     """The container `id` in a clone of the warm image of `warmed`. `before`: as in `start_process`."""
     vm, network = begun
     spec, options, epoch = warm_spec(warmed, id), warmed.options, saved.epoch + 1
-    rest = parked_rest(spec, saved.document["rooted"])
+    rest = program_of(spec, saved.document["rooted"])
     began, others = time.perf_counter(), vm.timings.total
     process = await start_process(
         vm,

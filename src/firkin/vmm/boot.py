@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from firkin import faults
 from firkin.errors import BootError, FirkinError, LinkError, VirtualMachineError
+from firkin.quiet import quiet
 from firkin.vminitd.agent import Agent, preload
 from firkin.vminitd.link import INITIAL_SENTINEL, Link
 from firkin.vmm.config import VmConfig
@@ -21,7 +22,7 @@ from firkin.vmm.process import QemuProcess, tail
 from firkin.vmm.share_plug import plug
 from firkin.vmm.timings import Timings
 
-__all__ = ["BOOT_LIMIT", "Running", "cold_boot", "fork", "is_transient_boot_failure", "restore"]
+__all__ = ["BOOT_LIMIT", "Running", "cold_boot", "complete", "is_transient_boot_failure", "restore"]
 
 _log = logging.getLogger("firkin.vmm.boot")
 _READY = faults.declare("boot.ready", "the agent has answered, nobody has the VM yet")
@@ -115,27 +116,6 @@ async def cold_boot(
     raise BootError(message, transient=transient, hint=failure.hint, boot_log=failure.boot_log) from failure
 
 
-async def fork(
-    folder: VmFolder,
-    config: VmConfig,
-    host: HostCapabilities,
-    saved: Restore,
-    sentinel: bytes,
-    timings: Timings,
-    *,
-    launched: Launched | None = None,
-) -> Running:
-    """As `restore`, until the agent has answered and has its shares."""
-    running = restore(folder, config, host, saved, sentinel, timings, launched=launched)
-    await running.answered()
-    if config.shares:
-        with timings.phase("shares"):
-            shares = plug(folder, Agent(running.link), config.shares, running.launched.shares)
-            await running.or_end(running.process.or_death(shares))
-        running.launched.drop_shares()
-    return running
-
-
 def restore(
     folder: VmFolder,
     config: VmConfig,
@@ -154,6 +134,16 @@ def restore(
     running = _start(folder, config, host, launched or saved, timings, sentinel, RESTORE_LIMIT, schema)
     running.ram = os.dup(saved.ram)
     return running
+
+
+async def complete(running: Running, folder: VmFolder, config: VmConfig, timings: Timings) -> None:
+    """Wait until a restored VM's agent has answered and has its shares. Raises as `Running.answered`."""
+    await running.answered()
+    if config.shares:
+        with timings.phase("shares"):
+            shares = plug(folder, Agent(running.link), config.shares, running.launched.shares)
+            await running.or_end(running.process.or_death(shares))
+        running.launched.drop_shares()
 
 
 def _start(
@@ -181,12 +171,11 @@ def _start(
             greeted=launched.greeted,
         )
         phase = timings.phase("boot" if isinstance(start, Boot) else "restore")
-        greeting = asyncio.ensure_future(_greet(process, link, phase, limit))
+        # Whoever waits for the answer sees its error.
+        greeting = quiet(asyncio.ensure_future(_greet(process, link, phase, limit)))
     except BaseException:
         launched.end()
         raise
-    # Whoever waits for the answer sees its error.
-    greeting.add_done_callback(lambda done: done.cancelled() or done.exception())
     return Running(process, link, launched, greeting)
 
 

@@ -18,7 +18,7 @@ from firkin.vmm.needs import Needs
 from firkin.vmm.saved import Saved
 from firkin.vmm.timings import Timings
 
-__all__ = ["HeadStart", "head_start", "head_start_saved"]
+__all__ = ["HeadStart", "head_start", "head_start_saved", "recall_host"]
 
 SavedT = TypeVar("SavedT", BaseVm, Saved)
 
@@ -71,6 +71,13 @@ class HeadStart(Generic[SavedT]):
             self.base.close()
 
 
+def recall_host(dirs: StateDirs, config: VmConfig) -> tuple[BootAssets, HostCapabilities] | None:
+    """What a start found out before, without looking; None where there was none, or nesting has to be looked at."""
+    assets = recall_assets(dirs, config.kernel)
+    host = None if assets is None else recall(dirs, assets, accel=config.accel)
+    return None if assets is None or host is None or config.nested else (assets, host)
+
+
 def head_start(folder: VmFolder, config: VmConfig, dirs: StateDirs) -> HeadStart[BaseVm] | None:
     """Spawn the fork that `VirtualMachine.start` would; None where something has to be found out or made before.
 
@@ -78,11 +85,10 @@ def head_start(folder: VmFolder, config: VmConfig, dirs: StateDirs) -> HeadStart
     """
     timings = Timings()
     with timings.phase("prepare"):
-        assets = recall_assets(dirs, config.kernel)
-        host = None if assets is None else recall(dirs, assets, accel=config.accel)
-        # Whether this host can nest is looked at there, too.
-        if assets is None or host is None or config.shares or config.nested:
+        found = recall_host(dirs, config)
+        if found is None or config.shares:
             return None
+        assets, host = found
         base = open_base(dirs.make("cache", "base") / Shape.of(config, host, assets).key, host)
     if base is None:
         return None

@@ -16,7 +16,7 @@ from firkin.types.state import StateDirs
 from firkin.types.vsock import VsockPort
 from firkin.vmm.assets import BootAssets, resolve_assets
 from firkin.vmm.base import BaseVm, discard
-from firkin.vmm.boot import Running, cold_boot, fork, is_transient_boot_failure, restore
+from firkin.vmm.boot import Running, cold_boot, complete, is_transient_boot_failure, restore
 from firkin.vmm.build import find_or_build
 from firkin.vmm.closing import Closing
 from firkin.vmm.config import VmConfig
@@ -290,10 +290,10 @@ async def _start(
     host: HostCapabilities,
     assets: BootAssets,
     timings: Timings,
-    forked: bool,
+    fork: bool,
     ahead: HeadStart[BaseVm] | None,
 ) -> tuple[Running, bool]:
-    if forked:
+    if fork:
         try:
             with ahead.base if ahead else await find_or_build(dirs, config, host, assets, timings) as base:
                 launched = ahead.take() if ahead else None
@@ -313,7 +313,9 @@ async def _restore(
 ) -> Running:
     try:
         saved = Restore(base.ram, base.state)
-        return await fork(folder, config, host, saved, base.sentinel, timings, launched=launched)
+        running = restore(folder, config, host, saved, base.sentinel, timings, launched=launched)
+        await complete(running, folder, config, timings)
+        return running
     except VirtualMachineError as error:
         if not is_transient_boot_failure(error):
             # What QEMU refuses once it refuses again: the next start makes another.

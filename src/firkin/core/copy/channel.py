@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from firkin.core.stdio import quiet
 from firkin.errors import StateError
+from firkin.quiet import quiet
 
 __all__ = ["Channel", "Closed", "beside"]
 
