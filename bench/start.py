@@ -16,7 +16,10 @@ from pathlib import Path
 
 from bench.harness import Result, benchmark
 from firkin import AsyncContainer, Stdio
-from firkin.vmm.assets import guest_folder
+from firkin.types.state import StateDirs
+from firkin.vmm.assets import guest_folder, resolve_assets
+from firkin.vmm.host import Lean, probe
+from firkin.vmm.spawn import spawn
 
 _ECHO = ("echo", "hi")
 # Runs the command line with the wall clock of its two turning points written down: QEMU's spawn and the exit frame.
@@ -115,6 +118,24 @@ def launch_ms(rounds: int) -> Result:
     theirs += ["--clear-groups", "--no-new-privs", "--pdeathsig", "KILL", "sh", "-c", _GUARD, "sh", owner, "/bin/true"]
     pairs = [(_started(ours), _started(theirs)) for _ in range(rounds)]
     return Result.of("launch_ms", [pair[0] for pair in pairs], peer=[pair[1] for pair in pairs])
+
+
+@benchmark(rounds=50)
+def lean_start_ms(rounds: int) -> Result:
+    """QEMU until it has said its version: without the libraries that no VM needs, and as it is installed, in turns."""
+    dirs = StateDirs.default()
+    host = probe(dirs, resolve_assets(dirs))
+    if host.lean is None:
+        raise RuntimeError(f"{host.qemu} runs as it is here")
+
+    def started(lean: Lean | None) -> float:
+        began = time.perf_counter()
+        child = spawn((host.qemu, "--version"), stderr=subprocess.DEVNULL, lean=lean)
+        assert child.wait() == 0
+        return (time.perf_counter() - began) * 1e3
+
+    pairs = [(started(host.lean), started(None)) for _ in range(rounds)]
+    return Result.of("lean_start_ms", [pair[0] for pair in pairs], peer=[pair[1] for pair in pairs])
 
 
 @benchmark(rounds=30)

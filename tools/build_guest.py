@@ -1,4 +1,4 @@
-"""Build what Firkin needs beside its Python: the guest's programs (cargo) and the messages (protobuf).
+"""Build what Firkin needs beside its Python: the guest's programs, a library for QEMU (cargo), the messages (protobuf).
 
 They land in `src/firkin/_guest/<machine>/` and `src/firkin/vminitd/_generated/`. Quick where nothing changed: a stamp
 holds the hash of every source. The programs are static: the guest has no dynamic linker, which is checked in the ELF.
@@ -20,7 +20,8 @@ from pathlib import Path
 
 import protos
 
-PROGRAMS = ("launch", "vminitd", "vmexec")
+PROGRAMS = ("launch", "pilot", "vminitd", "vmexec")
+LIBRARY = "preload"
 TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine of the ELF specification
 PT_INTERP = 3
@@ -74,21 +75,28 @@ def cargo() -> str:
 
 
 def compile_programs(root: Path, machine: str) -> Iterator[Path]:
-    """Compile the guest's programs for `machine`, check them, and give their paths."""
+    """Compile the programs and the library for `machine`, check them, and give their paths."""
     target = TARGETS[machine]
-    target_dir = Path(os.environ.get("CARGO_TARGET_DIR") or root / "guest" / "target")
-    command = [cargo(), "build", "--release", "--locked", "--quiet", "--target", target]
+    target_dir = Path(os.environ.get("CARGO_TARGET_DIR") or root / "guest" / "target").absolute()
+    common = ["--release", "--locked", "--quiet", "--target", target, "--target-dir", str(target_dir)]
+    results = target_dir / target / "release"
+    run_cargo(root, ["build", *common, *(f"--package={name}" for name in PROGRAMS)])
     for name in PROGRAMS:
-        command += ["--package", name]
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(target_dir.absolute())}
-    # In guest/, because cargo looks for .cargo/config.toml from its working folder upwards.
-    done = subprocess.run(command, cwd=root / "guest", env=environment, stdin=subprocess.DEVNULL)
+        check_static(results / name, machine)
+        yield results / name
+    # RUSTFLAGS take the place of what guest/.cargo/config.toml says. It has no libc of its own, and needs none.
+    flags = "-C link-arg=-nostdlib -C link-arg=-nostartfiles"
+    run_cargo(root, ["rustc", *common, f"--package={LIBRARY}", "--crate-type=cdylib"], RUSTFLAGS=flags)
+    library = results / f"lib{LIBRARY}.so"
+    check_static(library, machine)
+    yield library
+
+
+def run_cargo(root: Path, arguments: list[str], **environ: str) -> None:
+    """Run cargo in guest/: it looks for .cargo/config.toml from its working folder upwards. Raises `BuildError`."""
+    done = subprocess.run([cargo(), *arguments], cwd=root / "guest", env=os.environ | environ, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise BuildError(f"cargo failed with status {done.returncode} (its own words are above)")
-    for name in PROGRAMS:
-        path = target_dir / target / "release" / name
-        check_static(path, machine)
-        yield path
 
 
 @contextmanager
@@ -110,7 +118,7 @@ def build(root: Path, machine: str | None = None) -> Path:
     with locked(state / "guest.lock"):
         stamp = state / f"guest-{machine}.stamp"
         wanted = source_hash(root, machine)
-        outputs = [*(folder / name for name in PROGRAMS), root / "src/firkin/vminitd/_generated"]
+        outputs = [*(folder / name for name in (*PROGRAMS, f"lib{LIBRARY}.so")), root / "src/firkin/vminitd/_generated"]
         if stamp.exists() and stamp.read_text() == wanted and all(path.exists() for path in outputs):
             return folder
         print(f"guest: building for {machine}", file=sys.stderr)

@@ -115,7 +115,8 @@ async def test_output_of_a_detached_process_waits_for_its_reader(guest: Guest) -
 
 
 async def test_a_second_hello_leaves_nothing_of_the_first(store: ImageStore, busybox_image: Image) -> None:
-    async with booted(store, busybox_image) as guest:
+    # Of a boot: that listens.
+    async with booted(store, busybox_image, fork=False) as guest:
         noisy = guest.start(["sh", "-c", "while :; do echo noise; done"])
         await noisy.created
         link = guest.vm.link

@@ -43,7 +43,7 @@ async def test_a_start_that_nobody_goes_on_with_leaves_nothing(home: Path, busyb
         pass
     with begin("busybox", ["true"], name="begun", dirs=None, options={}) as begun:
         assert begun.ahead is not None
-        assert (home / "run/vm/begun/agent.sock").exists()
+        assert (home / "run/vm/begun/qmp.sock").exists()
     assert not (home / "run/vm/begun").exists()
 
 

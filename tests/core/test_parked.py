@@ -80,7 +80,7 @@ async def test_a_pilot_goes_ahead_and_waits_where_it_has_come_to(busybox_image: 
     async with await AsyncContainer.launch("busybox", ["sleep", "600"], cpus=2) as container:
         assert (await container.vm.agent.stat("/sys/fs/cgroup/firkin/+pilot")).mode & 0o40000
         # What was parked has become the container: the one that is left is the pilot.
-        assert (await _programs(container)).count("/bin/vmexec") == 1
+        assert (await _programs(container)).count("/bin/pilot") == 1
         assert (await container.stats()).processes == 1
         # The agent's children may use both processors.
         seen = await container.run(["grep", "Cpus_allowed_list", "/proc/self/status"], text=True)
@@ -90,7 +90,7 @@ async def test_a_pilot_goes_ahead_and_waits_where_it_has_come_to(busybox_image: 
 async def test_another_pilot_takes_its_place_before_the_next_save(busybox_image: Image) -> None:
     await firkin.warm_image_async("busybox", cpus=2)
     async with await AsyncContainer.launch("busybox", ["sleep", "600"], cpus=2, warm=True) as container:
-        assert (await _programs(container)).count("/bin/vmexec") == 1
+        assert (await _programs(container)).count("/bin/pilot") == 1
 
 
 async def test_a_root_is_for_what_is_parked(busybox_image: Image) -> None:

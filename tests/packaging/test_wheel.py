@@ -14,6 +14,7 @@ import pytest
 from build_guest import check_static
 
 import firkin
+from firkin.vmm.assets import GUEST_FILES
 from tests.packaging.conftest import ROOT, build
 
 MACHINE = platform.machine()
@@ -28,7 +29,7 @@ def test_the_wheel_holds_the_package_the_guest_and_the_messages_and_nothing_else
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     own = {name.removeprefix("src/") for name in tracked("src/firkin")}
-    guest = {f"firkin/_guest/{MACHINE}/{program}" for program in ("launch", "vminitd", "vmexec")}
+    guest = {f"firkin/_guest/{MACHINE}/{program}" for program in GUEST_FILES}
     generated = {name for name in names if name.startswith("firkin/vminitd/_generated/")}
     assert {"firkin/vminitd/_generated/agent_pb2.py", "firkin/vminitd/_generated/schema.py"} <= generated
     assert names == own | guest | generated
@@ -38,7 +39,7 @@ def test_the_wheel_holds_the_package_the_guest_and_the_messages_and_nothing_else
 
 def test_the_guests_programs_are_static_and_executable(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        for program in ("launch", "vminitd", "vmexec"):
+        for program in GUEST_FILES:
             name = f"firkin/_guest/{MACHINE}/{program}"
             check_static(Path(archive.extract(name, tmp_path)), MACHINE)
             assert archive.getinfo(name).external_attr >> 16 & 0o111 == 0o111

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -66,6 +67,26 @@ def test_it_is_made_at_the_first_start_and_forked_by_every_other(own: Path, busy
     # What one wrote is not in another's root.
     assert run("busybox", ["ls", "/left"], warm=True, **SHAPE).returncode == 1
     assert {path.name: path.stat().st_ino for path in folders(own)} == made
+
+
+def test_what_its_clones_write_first_is_known_and_a_wrong_list_harms_nothing(own: Path, busybox_image: Image) -> None:
+    made = warm_image("busybox", **SHAPE)
+    pages = StateDirs.under(own).cache / "warm" / made.key / "first-pages"
+    content = pages.read_bytes()
+    size, *words = struct.unpack(f"<Q{len(content) // 4 - 2}I", content)
+    assert size == 256 << 20
+    assert 100 < sum(words[1::2]) < 4096, "what a start writes"
+    runs = list(zip(words[::2], words[1::2], strict=True))
+    assert all(first + count <= size >> 12 for first, count in runs)
+    assert runs == sorted(runs)
+    for wrong in (b"", os.urandom(4096), struct.pack("<QII", size, 0, 8192)):
+        pages.write_bytes(wrong)
+        assert run("busybox", ["echo", "hi"], text=True, warm=True, **SHAPE).stdout == "hi\n"
+    pages.unlink()
+    assert run("busybox", ["echo", "hi"], text=True, warm=True, **SHAPE).stdout == "hi\n"
+    # It is a hint: nothing was made again.
+    assert not pages.exists()
+    assert not warm_image("busybox", **SHAPE).made
 
 
 def test_a_command_runs_first_and_is_remembered(own: Path, busybox_image: Image) -> None:

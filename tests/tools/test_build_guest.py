@@ -16,11 +16,12 @@ from build_guest import TARGETS, BuildError, build, check_static, source_hash
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = platform.machine()
 STATIC, DYNAMIC = Path("/bin/busybox"), Path("/bin/cat")
-# Stands for cargo: says that it ran, and delivers busybox, which is static, as all programs.
+# Stands for cargo: says that it built programs, and delivers busybox, which is static, as all of them and the library.
 CARGO = f"""#!/bin/sh
-echo ran >> "$FAKE_CARGO_LOG"
+[ "$1" != build ] || echo ran >> "$FAKE_CARGO_LOG"
 out=$CARGO_TARGET_DIR/{TARGETS[MACHINE]}/release
-mkdir -p "$out" && for name in launch vmexec vminitd; do cp "$FAKE_CARGO_RESULT" "$out/$name" || exit 1; done
+mkdir -p "$out" || exit 1
+for name in launch pilot vmexec vminitd libpreload.so; do cp "$FAKE_CARGO_RESULT" "$out/$name" || exit 1; done
 exit "$FAKE_CARGO_STATUS"
 """
 
@@ -49,7 +50,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def runs(checkout: Path) -> int:
-    """How often cargo ran."""
+    """How often cargo built the programs."""
     log = checkout.parent / "log"
     return len(log.read_text().splitlines()) if log.exists() else 0
 
@@ -73,7 +74,7 @@ def test_what_is_no_elf_file_is_refused(tmp_path: Path) -> None:
 
 def test_programs_and_messages_are_built_once(checkout: Path) -> None:
     folder = build(checkout)
-    assert sorted(path.name for path in folder.iterdir()) == ["launch", "vmexec", "vminitd"]
+    assert sorted(path.name for path in folder.iterdir()) == ["launch", "libpreload.so", "pilot", "vmexec", "vminitd"]
     assert (checkout / "src/firkin/vminitd/_generated/agent_pb2.py").exists()
     build(checkout)
     assert runs(checkout) == 1

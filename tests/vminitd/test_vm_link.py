@@ -31,11 +31,13 @@ VSOCK_PORT = 5000
 
 
 @asynccontextmanager
-async def resumed(store: ImageStore, image: Image, cmdline: str = "") -> AsyncIterator[VirtualMachine]:
-    """A VM with busybox on its disk, ready to run it."""
+async def resumed(
+    store: ImageStore, image: Image, cmdline: str = "", *, fork: bool = True
+) -> AsyncIterator[VirtualMachine]:
+    """A VM with busybox on its disk, ready to run it. One that booted, as by a `cmdline`, can be connected to again."""
     with store.rootfs(image) as lease:
         config = VmConfig(disks=(Disk(lease.path),), cmdline_extra=cmdline)
-        async with await VirtualMachine.start(config, fork=not cmdline) as vm:
+        async with await VirtualMachine.start(config, fork=fork and not cmdline) as vm:
             await vm.agent.submit(vm.resume_message())
             yield vm
 
@@ -155,7 +157,7 @@ async def test_ten_thousand_short_streams(store: ImageStore, busybox_image: Imag
 async def check_reconnects(store: ImageStore, image: Image, count: int) -> None:
     """Cut the connection at random points of traffic; the next one must never see a byte of it."""
     chance = random.Random(7)
-    async with resumed(store, image) as vm:
+    async with resumed(store, image, fork=False) as vm:
         await vm.agent.vsock_listen(VSOCK_PORT)
         link = vm.link
         for number in range(count):

@@ -177,6 +177,16 @@ def test_what_is_saved_and_its_forks_have_ports_for_shares_and_no_share(handed: 
     assert "pcie" not in " ".join(command_line(VmConfig(), TCG, handed, name="c1"))
 
 
+def test_a_boot_listens_for_its_host_and_a_fork_has_it_from_the_beginning() -> None:
+    boot, fork = (values(command_line(VmConfig(), TCG, handed, name="c1"), "-chardev") for handed in (BOOT, FORK))
+    assert "socket,id=agent,fd=5,server=on,wait=off" in boot
+    assert "socket,id=agent,fd=5" in fork
+
+
+def test_a_forks_list_of_pages_is_inherited() -> None:
+    assert replace(FORK, pages=11).all() == [5, 6, 7, 8, 9, 11]
+
+
 @pytest.mark.parametrize("handed", [BOOT, FORK], ids=["boot", "fork"])
 def test_no_path_but_the_programs_own_is_named(handed: Handed) -> None:
     argv = command_line(VmConfig(), TCG, handed, name="c1")

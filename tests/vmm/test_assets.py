@@ -14,7 +14,7 @@ import pytest
 from firkin.errors import BootError
 from firkin.types.state import StateDirs
 from firkin.vmm import assets
-from firkin.vmm.assets import resolve_assets
+from firkin.vmm.assets import GUEST_FILES, resolve_assets
 from firkin.vmm.kernel import KernelImage
 from tests.vmm.test_kernel import VMLINUX
 from tests.vmm.test_modules import tree
@@ -41,7 +41,7 @@ def kernel(tmp_path: Path) -> KernelImage:
 def environ(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "guest"
     folder.mkdir()
-    for name in ("launch", "vminitd", "vmexec"):
+    for name in GUEST_FILES:
         (folder / name).write_bytes(b"\x7fELF " + name.encode())
     return {"FIRKIN_GUEST_DIR": str(folder)}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from firkin.errors import BootError
-from firkin.vmm.assets import guest_folder
+from firkin.vmm.assets import GUEST_FILES, PRELOAD_LIBRARY, guest_folder
+from firkin.vmm.host import Lean
 from firkin.vmm.spawn import Identity, _launcher, spawn
 
 OWNER = """if True:
@@ -122,8 +125,42 @@ def test_a_program_that_is_not_there_is_said() -> None:
     assert text.startswith("launch: can't run /nowhere/qemu: No such file or directory")
 
 
+@pytest.mark.parametrize("uid", [None, 0x4B000123], ids=["own user", "other user"])
+def test_a_file_in_a_private_folder_runs_under_the_programs_name(tmp_path: Path, uid: int | None) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    shutil.copy(shutil.which("busybox") or "busybox", private / "copy")
+    (private / "copy").chmod(0o555)
+    lean = Lean(str(private / "copy"), "/modules", ())
+    words = ["sh", "-c", "id -u >&2; cat /proc/self/cmdline >&2; env >&2; cat /proc/$$/fd/3 | wc -c >&2"]
+    code, text = run(words, identity=Identity(uid), lean=lean)
+    assert code == 0
+    assert text.splitlines()[0] == str(os.geteuid() if uid is None else uid)
+    assert "cat\0/proc/self/cmdline\0" in text
+    assert "QEMU_MODULE_DIR=/modules\n" in text
+    assert re.search(r"^LD_PRELOAD=/proc/self/fd/\d+$", text, re.MULTILINE)
+
+
+def test_what_is_preloaded_is_there_before_all_libraries() -> None:
+    lean = Lean("/bin/cat", "", ())
+    code, text = run(["cat", "/nowhere", "/proc/self/maps"], lean=lean)
+    assert (code, "QEMU_MODULE_DIR" in text) == (1, False)
+    words = ["grep", "-c", PRELOAD_LIBRARY, "/proc/self/maps"]
+    reader, writer = os.pipe()
+    child = spawn(["sh", "-c", 'exec "$@" >&2', "sh", *words], stderr=writer, lean=Lean("/bin/sh", "", ()))
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        assert int(said.read()) > 0
+    assert child.wait() == 0
+
+
+def test_a_lean_program_that_is_gone_is_said() -> None:
+    code, text = run(["qemu"], lean=Lean("/nowhere/qemu", "", ()))
+    assert (code, text) == (127, "launch: can't run /nowhere/qemu: No such file or directory (os error 2)\n")
+
+
 def test_without_its_launcher_nothing_starts_and_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("launch", "vminitd", "vmexec"):
+    for name in GUEST_FILES:
         (tmp_path / name).touch(mode=0o644)
     monkeypatch.setenv("FIRKIN_GUEST_DIR", str(tmp_path))
     _launcher.cache_clear()

@@ -1,7 +1,7 @@
 //! `launch`, which runs on the host: a child of Firkin's becomes QEMU, or a helper of its.
 //!
-//! `launch --parent PID [--limit NAME=VALUE]... [--user ID [--groups ID,...]] [--no-new-privs] [--no-huge-pages] --
-//! PROGRAM [ARGUMENT]...`
+//! `launch --parent PID [--limit NAME=VALUE]... [--user ID [--groups ID,...]] [--no-new-privs] [--no-huge-pages]
+//! [--file PATH] [--preload PATH] -- PROGRAM [ARGUMENT]...`
 //!
 //! It waits on standard input for the word that its control groups are set, and leaves /dev/null there. What setpriv(1),
 //! prlimit(1) and a shell do in three programs takes one that is static a third of the time (`python -m bench launch_ms`).
@@ -9,6 +9,7 @@
 mod options;
 mod sys;
 
+use std::os::fd::IntoRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -25,14 +26,37 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(wrong) => return failed(&wrong, 125),
     };
+    // Before the user changes, who may have no way to them.
+    let mut command = match command(&options) {
+        Ok(command) => command,
+        Err((path, errno)) => return failed(&format!("can't run {path}: {errno}"), 127),
+    };
     match settle(&options) {
         Ok(true) => {}
         // The owner died before its death was our signal, or gave up.
         Ok(false) => return ExitCode::from(1),
         Err((doing, errno)) => return failed(&format!("can't {doing}: {errno}"), 125),
     }
-    let error = Command::new(&options.program).args(&options.arguments).exec();
+    let error = command.exec();
     failed(&format!("can't run {}: {error}", options.program), 127)
+}
+
+/// What is run. Files are opened for it, and stay open: by descriptor no path has to be searched.
+fn command(options: &Options) -> Result<Command, (&str, Errno)> {
+    let opened = |path, flags| match open(path, flags, Mode::empty()) {
+        Ok(file) => Ok(format!("/proc/self/fd/{}", file.into_raw_fd())),
+        Err(errno) => Err((path, errno)),
+    };
+    let mut command = match &options.file {
+        // The program itself is the kernel's to read.
+        Some(path) => Command::new(opened(path.as_str(), OFlags::PATH | OFlags::CLOEXEC)?),
+        None => Command::new(&options.program),
+    };
+    if let Some(path) = &options.preload {
+        command.env("LD_PRELOAD", opened(path.as_str(), OFlags::RDONLY)?);
+    }
+    command.arg0(&options.program).args(&options.arguments);
+    Ok(command)
 }
 
 fn failed(why: &str, code: u8) -> ExitCode {

@@ -26,7 +26,11 @@ pub struct Options {
     pub no_new_privs: bool,
     /// prctl(2), PR_SET_THP_DISABLE.
     pub no_huge_pages: bool,
-    /// What to become, looked for in PATH.
+    /// The file to become under the name of the program. Like `preload` it is opened as who starts it.
+    pub file: Option<String>,
+    /// A library that the program loads before all others (ld.so(8), LD_PRELOAD).
+    pub preload: Option<String>,
+    /// What to become, looked for in PATH where there is no `file`.
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<String>,
@@ -39,7 +43,7 @@ impl Options {
     /// What is wrong, for people.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         let (mut parent, mut limits, mut uid, mut groups) = (None, Vec::new(), None, Vec::new());
-        let (mut no_new_privs, mut no_huge_pages) = (false, false);
+        let (mut no_new_privs, mut no_huge_pages, mut file, mut preload) = (false, false, None, None);
         loop {
             let word = words.next().ok_or("no program")?;
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -50,6 +54,8 @@ impl Options {
                 "--parent" => parent = Some(number(&value()?)?),
                 "--limit" => limits.push(limit(&value()?)?),
                 "--user" => uid = Some(number(&value()?)?),
+                "--file" => file = Some(value()?),
+                "--preload" => preload = Some(value()?),
                 "--groups" => groups = value()?.split(',').map(number).collect::<Result<Vec<u32>, _>>()?,
                 _ => return Err(format!("{word:?} is not known")),
             }
@@ -60,7 +66,8 @@ impl Options {
         });
         let parent = parent.ok_or("--parent is missing")?;
         let program = words.next().ok_or("no program")?;
-        Ok(Options { parent, limits, user, no_new_privs, no_huge_pages, program, arguments: words.collect() })
+        let arguments = words.collect();
+        Ok(Options { parent, limits, user, no_new_privs, no_huge_pages, file, preload, program, arguments })
     }
 }
 
@@ -91,7 +98,8 @@ mod tests {
 
     #[test]
     fn everything_is_read() {
-        let line = "--parent 7 --limit core=0 --limit nofile=64 --user 5 --groups 8,9 --no-new-privs --no-huge-pages -- a -- -b";
+        let line = "--parent 7 --limit core=0 --limit nofile=64 --user 5 --groups 8,9 --no-new-privs --no-huge-pages \
+                    --file /f --preload /p -- a -- -b";
         let options = parse(line).expect("well-formed");
         let user =
             User { uid: Uid::from_raw(5), gid: Gid::from_raw(5), groups: vec![Gid::from_raw(8), Gid::from_raw(9)] };
@@ -103,6 +111,8 @@ mod tests {
                 user: Some(user),
                 no_new_privs: true,
                 no_huge_pages: true,
+                file: Some("/f".into()),
+                preload: Some("/p".into()),
                 program: "a".into(),
                 arguments: vec!["--".into(), "-b".into()],
             }

@@ -40,9 +40,6 @@ use failure::{At, Failure, Result};
 use spec::{ExecSpec, Spec};
 use sync::Sync;
 
-/// The verb of a pilot's program (docs/internals.md): it waits until it is killed.
-const HOLD: &str = "hold";
-
 /// How a process of vmexec ended without becoming the program.
 pub enum Ended {
     /// With this exit code, and nothing to tell.
@@ -64,10 +61,6 @@ impl Ended {
 
 /// The whole program; the answer is its exit code.
 pub fn main(words: impl Iterator<Item = String>) -> i32 {
-    let mut words = words.peekable();
-    if words.peek().is_some_and(|verb| verb == HOLD) {
-        raw::hold()
-    }
     raw::mark_heap();
     let started = Arguments::parse(words).and_then(|arguments| Ok((socket(&arguments)?, arguments)));
     let (sync, arguments) = match started {

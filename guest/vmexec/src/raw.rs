@@ -240,14 +240,6 @@ pub fn loopback_up() -> Result<()> {
     check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) })
 }
 
-/// Waits until it is killed.
-pub fn hold() -> ! {
-    loop {
-        // SAFETY: takes nothing.
-        unsafe { libc::pause() };
-    }
-}
-
 fn check(answer: i32) -> Result<()> {
     if answer < 0 { Err(last()) } else { Ok(()) }
 }

@@ -16,7 +16,8 @@ use crate::network::{self, Netlink};
 /// Where the agent's own root is put together before it replaces the initramfs.
 const NEW_ROOT: &str = "/root";
 const MODULES: &str = "/lib/modules";
-const HELPER: &str = "/bin/vmexec";
+/// What the agent runs: its helper and the pilot.
+const PROGRAMS: [&str; 2] = ["/bin/vmexec", "/bin/pilot"];
 /// The agent's own limit, which containers inherit where their specification sets none. The kernel's default, 1024, is
 /// less than a stream and a pipe for each the link allows.
 const OPEN_FILES: u64 = 65_536;
@@ -108,10 +109,12 @@ fn leave_initramfs() -> Result<()> {
     for path in ["dev", "proc", "sys", "run", "tmp", "bin", "etc", "mnt"] {
         make_dir(path)?;
     }
-    if let Err(error) = fs::copy(HELPER, "bin/vmexec") {
-        log(&format!("{HELPER}: {error}"));
+    for path in PROGRAMS {
+        if let Err(error) = fs::copy(path, path.trim_start_matches('/')) {
+            log(&format!("{path}: {error}"));
+        }
     }
-    for path in [HELPER, "/init"] {
+    for path in PROGRAMS.into_iter().chain(["/init"]) {
         // As with the modules: only memory.
         let _ = fs::remove_file(path);
     }

@@ -1,6 +1,6 @@
 //! A few requests of rtnetlink(7), one at a time, each waiting for its acknowledgement.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -68,6 +68,11 @@ impl Netlink {
     /// ENODEV.
     pub fn index_of(&self, name: &str) -> std::result::Result<u32, Errno> {
         name_to_index(&self.socket, name)
+    }
+
+    /// For requests that are no messages.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Sends a request and waits for its acknowledgement.

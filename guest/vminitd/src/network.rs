@@ -8,6 +8,7 @@ use crate::failure::{Context, Failure, Result};
 use crate::messages::{AddAddress, AddRoute, NetworkIdentity, SetLink};
 pub use crate::netlink::Netlink;
 use crate::netlink::{Message, NLM_F_CREATE, NLM_F_REPLACE};
+use crate::sys;
 
 // linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
 const RTM_NEWLINK: u16 = 16;
@@ -50,6 +51,13 @@ fn link_body(index: u32, flags: u32, change: u32) -> [u8; 16] {
 /// # Errors
 /// No such interface, or what the kernel says.
 pub fn set_link(netlink: &mut Netlink, name: &str, up: bool, mtu: u32, mac: &[u8]) -> Result<()> {
+    // All that a clone's card needs is another address, which costs half the code that a message does.
+    if let (true, 0, Ok(mac)) = (up, mtu, <[u8; 6]>::try_from(mac))
+        && sys::is_up(netlink.socket(), name) == Ok(true)
+        && sys::set_mac(netlink.socket(), name, mac).is_ok()
+    {
+        return Ok(());
+    }
     let index = index_of(netlink, name)?;
     let state = if up { IFF_UP } else { 0 };
     let message = || {

@@ -88,6 +88,49 @@ pub fn unsignal_input(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     fcntl_setfl(fd, fcntl_getfl(fd)? - ASYNC)
 }
 
+fn interface(name: &str) -> Result<libc::ifreq, Errno> {
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One less: its end is a NUL.
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return Err(Errno::NODEV);
+    }
+    for (to, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = byte as libc::c_char;
+    }
+    Ok(request)
+}
+
+/// Whether the interface of that name is up (netdevice(7), SIOCGIFFLAGS); any socket will do.
+///
+/// # Errors
+/// ENODEV.
+pub fn is_up(socket: BorrowedFd<'_>, name: &str) -> Result<bool, Errno> {
+    let mut request = interface(name)?;
+    // SAFETY: SIOCGIFFLAGS reads and writes an ifreq.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) })?;
+    // SAFETY: the kernel has set the flags.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(libc::c_int::from(flags) & libc::IFF_UP != 0)
+}
+
+/// Gives an Ethernet interface the address `mac` (netdevice(7), SIOCSIFHWADDR).
+///
+/// # Errors
+/// ENODEV; EBUSY, where the driver wants it down for that.
+pub fn set_mac(socket: BorrowedFd<'_>, name: &str, mac: [u8; 6]) -> Result<(), Errno> {
+    let mut request = interface(name)?;
+    // SAFETY: all-zero is a valid sockaddr.
+    let mut address: libc::sockaddr = unsafe { std::mem::zeroed() };
+    address.sa_family = libc::ARPHRD_ETHER;
+    for (to, byte) in address.sa_data.iter_mut().zip(mac) {
+        *to = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_hwaddr = address;
+    // SAFETY: SIOCSIFHWADDR reads an ifreq.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFHWADDR as _, &raw const request) }).map(drop)
+}
+
 /// adjtime(3) by adjtimex(2): CLOCK_REALTIME is slewed by `microseconds`, at 500 ppm.
 ///
 /// # Errors

@@ -59,7 +59,8 @@ def _broken(name: str, error: FirkinError | OSError) -> Finding:
 
 def _host(host: HostCapabilities) -> Iterator[Finding]:
     version = ".".join(map(str, host.qemu_version))
-    yield Finding("qemu", "ok", f"{version}, {host.qemu}, machine {host.machine}")
+    loaded = "with all of its libraries" if host.lean is None else "without the libraries that no VM needs"
+    yield Finding("qemu", "ok", f"{version}, {host.qemu}, machine {host.machine}, {loaded}")
     if host.accelerator == "kvm":
         yield Finding("accelerator", "ok", f"kvm: {host.accelerator_reason}")
     else:

@@ -22,7 +22,7 @@ from firkin.core.networking import ContainerNetwork, open_network
 from firkin.core.option_inputs import OptionInputs, container_options
 from firkin.core.parking import program_of
 from firkin.core.restore import Streams, begin_restore, finish_restore, open_snapshot
-from firkin.core.warm import GUEST_ID, WarmUp, find_or_warm, joined, lower_warm, prepare_warm, warm_up
+from firkin.core.warm import GUEST_ID, WarmUp, find_or_warm, joined, lower_warm, prepare_warm, rehearse
 from firkin.core.warm_start import start_in
 from firkin.errors import FirkinError, FirkinTimeoutError, InvalidInputError, StateError
 from firkin.types import ContainerId, StateDirs, Stdio
@@ -47,8 +47,6 @@ _OWN = frozenset(
     }
 )
 _DRY_RUN = ("/bin/sh", "-c", ":")
-# What the agent calls the dry run: a command that the warm image began with may still be there, under its own name.
-_REHEARSAL = ContainerId("rehearsal")
 
 
 @dataclass(slots=True)
@@ -304,19 +302,10 @@ class AsyncWarmPool(Closing):
         """Run what a lease will run, so that the emulator has translated it."""
         assert self._warmed is not None
         spec, rooted = self._warmed.prepared.spec, saved.document["rooted"]
+        # An image without a shell is leased all the same, a little colder.
+        await rehearse(vm, self._warmed, saved, self._dry_run)
         # Not where the options ask for more than the parked container can be: then it stays parked.
-        taken = program_of(spec, rooted) is not None
-        known = [vm.agent.submit(vm.resume_message(epoch=saved.epoch, hostname=_REHEARSAL)), *vm.submit_networks()]
-        for call in known:
-            await call
-        try:
-            await warm_up(vm, self._warmed, self._dry_run, id=_REHEARSAL, rooted=rooted)
-        except FirkinTimeoutError:
-            raise
-        except FirkinError as error:
-            # An image without a shell is leased all the same, a little colder.
-            _log.debug("the dry run of %s failed: %s", self.image, error)
-        if taken:
+        if program_of(spec, rooted) is not None:
             # The lease takes another.
             await vm.agent.park(self._warmed.prepared.config.parked)
             await vm.agent.park_root(GUEST_ID, rooted.encode())

@@ -32,6 +32,7 @@ from firkin.core.spec import RuntimeSpec
 from firkin.core.starting import start_process
 from firkin.core.stdio import StdioSpec
 from firkin.errors import (
+    FirkinError,
     FirkinTimeoutError,
     ImageError,
     InvalidInputError,
@@ -47,6 +48,7 @@ from firkin.vmm import VirtualMachine, VmFolder
 from firkin.vmm.assets import BootAssets
 from firkin.vmm.base import Shape, collect, discard
 from firkin.vmm.build import locked
+from firkin.vmm.first_pages import record_first_pages
 from firkin.vmm.head_start import HeadStart, head_start_saved, recall_host
 from firkin.vmm.host import HostCapabilities, boot_id
 from firkin.vmm.machine import find_host
@@ -69,6 +71,7 @@ __all__ = [
     "joined",
     "lower_warm",
     "prepare_warm",
+    "rehearse",
     "warm_head_start",
     "warm_image_async",
     "warm_spec",
@@ -77,11 +80,13 @@ __all__ = [
 
 _log = logging.getLogger("firkin.core.warm")
 _BUILT = faults.declare("warm.before-publish", "a warm image is whole under a temporary name")
-_FORMAT = 4
+_FORMAT = 5
 _MOST, _MOST_BYTES = 8, 8 << 30
 # What the agent calls the container of every start; its root is mounted when the VM is saved.
 GUEST_ID = ContainerId("warm")
 _WARM_UP = ContainerId("warm-up")
+# Another one: the command that the warm image began with may still be there, under its own name.
+_REHEARSAL = ContainerId("rehearsal")
 _LIMIT = 300.0
 _SETTLE = 0.5
 _OTHERS = frozenset({"bind", "file", "virtiofs", "volume", "image", "block"})
@@ -223,6 +228,10 @@ async def find_or_warm(warmed: WarmUp, command: tuple[str, ...] | None = None) -
             shutil.rmtree(new, ignore_errors=True)
             raise
         await asyncio.to_thread(_collect, root, key, warmed.image)
+        if (saved := _open(folder, command)) is not None:
+            await _record(warmed, saved)
+            saved.close()
+    # Again, with what was recorded.
     saved = _open(folder, command)
     if saved is None:
         raise StateError(f"the warm image {key} is gone as soon as it was made", hint="is the cache's disk full?")
@@ -305,6 +314,36 @@ async def _build(warmed: WarmUp, folder: Path, command: tuple[str, ...]) -> None
         await asyncio.sleep(_SETTLE)
         document = {"image": str(warmed.image), "chain": str(warmed.image.chain_id), "command": list(command)}
         await save(vm, folder, document | {"rooted": rooted}, go_on=False)
+
+
+async def _record(warmed: WarmUp, saved: Saved) -> None:
+    """Have a clone of the warm image record its first pages; without them each is a little slower."""
+    try:
+        async with AsyncExitStack() as stack:
+            id = f"warm-{secrets.token_hex(6)}"
+            folder = VmFolder.claim(warmed.dirs, id)
+            stack.callback(folder.remove)
+            network = open_network(replace(warmed.options, publish=()), folder.path, stack)
+            config = replace(joined(warmed, network), disks=saved.disks())
+            vm = await VirtualMachine.restore(config, saved, folder=folder, dirs=warmed.dirs)
+            stack.push_async_callback(vm.aclose)
+            await rehearse(vm, warmed, saved, _SHELL)
+            await record_first_pages(vm, saved.folder)
+    except (FirkinError, OSError) as error:
+        _log.warning("%s: what its clones write first can't be recorded: %s", saved.name, error)
+
+
+async def rehearse(vm: VirtualMachine, warmed: WarmUp, saved: Saved, command: Sequence[str]) -> None:
+    """Run `command` in a clone as a start of it does. Raises `FirkinTimeoutError`; it may be missing in the image."""
+    known = [vm.agent.submit(vm.resume_message(epoch=saved.epoch, hostname=_REHEARSAL)), *vm.submit_networks()]
+    for call in known:
+        await call
+    try:
+        await warm_up(vm, warmed, command, id=_REHEARSAL, rooted=saved.document["rooted"])
+    except FirkinTimeoutError:
+        raise
+    except FirkinError as error:
+        _log.debug("the rehearsal of %s failed: %s", warmed.image, error)
 
 
 async def _give_root(vm: VirtualMachine, warmed: WarmUp) -> str:

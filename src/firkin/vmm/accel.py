@@ -1,4 +1,4 @@
-"""Choosing the accelerator by trying: a /dev/kvm can exist and still not run a guest."""
+"""Trying whether a guest boots: under KVM, for a /dev/kvm can exist and still not run one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import select
 import socket
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from firkin.errors import BootError
+from firkin.vmm.argv import kernel_arguments, machine_type, program_arguments
 from firkin.vmm.assets import BootAssets
+from firkin.vmm.config import VmConfig
 from firkin.vmm.host import HostCapabilities, Verdict
 from firkin.vmm.spawn import Identity, spawn
 
-__all__ = ["judge"]
+__all__ = ["boots", "judge"]
 
 _log = logging.getLogger("firkin.vmm.accel")
 _DEVICE = Path("/dev/kvm")
@@ -44,7 +47,7 @@ def judge(
         return Verdict("tcg", "software emulation was asked for")
     with (folder / ".trial").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        refusal = _refusal(host, device) or _try_kvm(host, assets, limit)
+        refusal = _refusal(host, device) or boots(replace(host, accelerator="kvm"), assets, limit)
     if refusal is None:
         return Verdict("kvm", "a guest booted under KVM")
     if accel == "kvm":
@@ -64,15 +67,15 @@ def _refusal(host: HostCapabilities, device: Path) -> str | None:
     return None
 
 
-def _try_kvm(host: HostCapabilities, assets: BootAssets, limit: float) -> str | None:
-    """None where a kernel came up, else what was seen instead."""
+def boots(host: HostCapabilities, assets: BootAssets, limit: float) -> str | None:
+    """Boot a bare kernel on `host`, for at most `limit` seconds: None where it came up, else what was seen instead."""
     ours, theirs = socket.socketpair()
     with ours, theirs, assets.vmlinux.open("rb") as kernel, tempfile.TemporaryFile() as said:
         fds = (theirs.fileno(), kernel.fileno())
         argv = _argv(host, *fds)
         groups = (host.kvm_group,) if host.kvm_group >= 0 else ()
         identity = Identity(host.uid_base if host.uid_count else None, groups)
-        child = spawn(argv, identity=identity, fds=fds, stderr=said)
+        child = spawn(argv, identity=identity, fds=fds, stderr=said, lean=host.lean)
         theirs.close()
         try:
             console = _read_until(ours, _CAME_UP, limit)
@@ -89,12 +92,12 @@ def _try_kvm(host: HostCapabilities, assets: BootAssets, limit: float) -> str | 
 
 
 def _argv(host: HostCapabilities, console: int, kernel: int) -> list[str]:
-    machine = "microvm,acpi=on,rtc=on" if host.machine == "microvm" else "virt,gic-version=max"
-    port = "ttyS0" if host.arch == "x86_64" else "ttyAMA0"
-    argv = [host.qemu, "-machine", machine, "-accel", "kvm", "-cpu", "host", "-m", "160"]
-    argv += ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
+    config = VmConfig(cpus=1, memory=160 << 20)
+    cpu = "host" if host.accelerator == "kvm" else host.cpu_model()
+    argv = [*program_arguments(host, "trial"), "-machine", machine_type(config, host), "-m", "160"]
+    argv += ["-accel", host.accelerator, "-cpu", cpu, "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
     argv += ["-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"]
-    return [*argv, "-kernel", f"/proc/self/fd/{kernel}", "-append", f"console={port} reboot=t panic=-1"]
+    return [*argv, "-kernel", f"/proc/self/fd/{kernel}", "-append", kernel_arguments(config, host)]
 
 
 def _read_until(sock: socket.socket, word: bytes, limit: float) -> bytes:

@@ -11,7 +11,7 @@ from firkin.vmm.config import VmConfig
 from firkin.vmm.host import HostCapabilities
 from firkin.vmm.share_ports import port_arguments
 
-__all__ = ["AGENT_PORT", "DiskFds", "Handed", "command_line", "kernel_arguments", "machine_type"]
+__all__ = ["AGENT_PORT", "DiskFds", "Handed", "command_line", "kernel_arguments", "machine_type", "program_arguments"]
 
 AGENT_PORT = "firkin.agent"
 # With one IOAPIC (QEMU, hw/i386/microvm.c); the agent's port and the balloon are among them.
@@ -36,9 +36,10 @@ class DiskFds:
 class Handed:
     """The descriptors that QEMU inherits, by what they are.
 
-    `agent` and `qmp` are listening sockets, `console` a file to append to. A boot has `kernel` and `initramfs`; a
-    fork has `state`, opened at its beginning. `ram` is the RAM file: written (`ram_shared`) by a boot that shall be
-    saved and by a fork with shares, which has a copy; else mapped privately. `shares` lead to a virtiofsd each.
+    `agent` and `qmp` are listening sockets (a fork's `agent` is a connected one), `console` a file to append to. A boot
+    has `kernel` and `initramfs`; a fork has `state`, opened at its beginning. `ram` is the RAM file: written
+    (`ram_shared`) by a boot that shall be saved and by a fork with shares, which has a copy; else mapped privately.
+    `pages` is the list of a clone's first ones (`firkin.vmm.first_pages`). `shares` lead to a virtiofsd each.
     """
 
     agent: int
@@ -49,19 +50,20 @@ class Handed:
     ram: int | None = None
     ram_shared: bool = False
     state: int | None = None
+    pages: int | None = None
     disks: tuple[DiskFds, ...] = ()
     shares: tuple[int, ...] = ()
 
     def all(self) -> list[int]:
         """Every descriptor, once."""
-        own = (self.agent, self.qmp, self.console, self.kernel, self.initramfs, self.ram, self.state)
+        own = (self.agent, self.qmp, self.console, self.kernel, self.initramfs, self.ram, self.state, self.pages)
         disks = (fd for disk in self.disks for fd in (disk.image, *disk.between, disk.layer))
         return sorted({fd for fd in (*own, *disks, *self.shares) if fd is not None})
 
 
 def command_line(config: VmConfig, host: HostCapabilities, handed: Handed, *, name: str) -> list[str]:
     """The argument vector. Nothing but descriptors names a file, so that QEMU needs no right to any path."""
-    argv = [host.qemu, "-name", name, "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
+    argv = [*program_arguments(host, name), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
     if host.sandbox:
         argv += ["-sandbox", _SANDBOX]
     argv += ["-accel", host.accelerator, "-cpu", host.cpu_model(config.cpu_model, nested=config.nested)]
@@ -72,7 +74,9 @@ def command_line(config: VmConfig, host: HostCapabilities, handed: Handed, *, na
     argv += ["-add-fd", f"fd={handed.console},set=1", "-chardev", "file,id=console,path=/dev/fdset/1,append=on"]
     argv += ["-serial", "chardev:console"]
     argv += ["-device", "virtio-serial-device,id=ports,max_ports=2"]
-    argv += ["-chardev", f"socket,id=agent,fd={handed.agent},server=on,wait=off"]
+    # The guest of a fork was saved with its port open: where that is so from the beginning, it has nothing to hear of.
+    listens = "" if handed.state is not None else ",server=on,wait=off"
+    argv += ["-chardev", f"socket,id=agent,fd={handed.agent}{listens}"]
     argv += ["-device", f"virtserialport,bus=ports.0,nr=1,chardev=agent,name={AGENT_PORT}"]
     argv += [*_disks(config, handed), *_networks(config), *_shares(config, handed)]
     if handed.ram is None or host.returns_memory:
@@ -86,6 +90,17 @@ def command_line(config: VmConfig, host: HostCapabilities, handed: Handed, *, na
     if handed.kernel is not None:
         argv += ["-kernel", f"/proc/self/fd/{handed.kernel}", "-initrd", f"/proc/self/fd/{handed.initramfs}"]
         argv += ["-append", kernel_arguments(config, host)]
+    return argv
+
+
+def program_arguments(host: HostCapabilities, name: str) -> list[str]:
+    """How a command line begins: the program, what its VM is called, and where a lean one finds its firmware."""
+    if host.lean is None:
+        return [host.qemu, "-name", name]
+    # It is run by descriptor: without `process` its name for ps(1) would be a number.
+    argv = [host.qemu, "-name", f"{name},process=qemu-system-{host.arch}"]
+    for folder in host.lean.firmware:
+        argv += ["-L", folder]
     return argv
 
 

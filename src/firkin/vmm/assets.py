@@ -21,7 +21,13 @@ from firkin.vmm.initramfs import directory, file, newc
 from firkin.vmm.kernel import KernelImage, extract_vmlinux, find_kernel
 from firkin.vmm.modules import GUEST_MODULES, module_closure, read_module
 
-__all__ = ["BootAssets", "guest_folder", "recall_assets", "resolve_assets"]
+__all__ = ["GUEST_FILES", "PRELOAD_LIBRARY", "BootAssets", "guest_folder", "recall_assets", "resolve_assets"]
+
+# What a lean QEMU has in place of libgnutls (guest/preload).
+PRELOAD_LIBRARY = "libpreload.so"
+# What tools/build_guest.py makes: for the host, and for the guest by where it has them.
+_IN_GUEST = {"vminitd": "init", "vmexec": "bin/vmexec", "pilot": "bin/pilot"}
+GUEST_FILES = ("launch", PRELOAD_LIBRARY, *_IN_GUEST)
 
 # Part of every key: to be raised when what is made from equal inputs changes.
 _FORMAT = "1"
@@ -54,11 +60,9 @@ def guest_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where the guest's binaries are: `FIRKIN_GUEST_DIR`, else in the package. Raises `BootError` if they are not."""
     named = environ.get("FIRKIN_GUEST_DIR")
     folder = Path(named) if named else Path(__file__).parent.parent / "_guest" / os.uname().machine
-    for name in ("launch", "vminitd", "vmexec"):
+    for name in GUEST_FILES:
         if not (folder / name).is_file():
-            raise BootError(
-                f"the program {name} is not at {folder}", hint="run tools/build_guest.py, or install a wheel"
-            )
+            raise BootError(f"{name} is not at {folder}", hint="run tools/build_guest.py, or install a wheel")
     return folder
 
 
@@ -109,7 +113,7 @@ def _recall(identity: str, folder: Path, kernel: KernelImage) -> BootAssets | No
 
 
 def _identity_of(kernel: KernelImage, guest: Path, folder: Path) -> str:
-    inputs = [kernel.path, guest / "vminitd", guest / "vmexec"]
+    inputs = [kernel.path, *(guest / name for name in _IN_GUEST)]
     if kernel.modules is not None:
         inputs += [kernel.modules, kernel.modules / "modules.dep"]
     return "\n".join([_FORMAT, str(folder), *GUEST_MODULES, *(_identity(path) for path in inputs)])
@@ -150,8 +154,7 @@ def _initramfs(kernel: KernelImage, guest: Path) -> bytes:
     entries = [
         directory(path) for path in ("bin", "dev", "etc", "etc/firkin", "lib", "lib/modules", "proc", "run", "sys")
     ]
-    entries.append(file("init", (guest / "vminitd").read_bytes(), 0o755))
-    entries.append(file("bin/vmexec", (guest / "vmexec").read_bytes(), 0o755))
+    entries += [file(path, (guest / name).read_bytes(), 0o755) for name, path in _IN_GUEST.items()]
     paths = module_closure(kernel.modules) if kernel.modules else []
     for number, path in enumerate(paths):
         name = path.name.split(".ko")[0]

@@ -110,7 +110,7 @@ def head_start_saved(
     timings = Timings()
     saved.needs.check(Needs.of(config, host), saved.name)
     with timings.phase("spawn"), saved.path("state").open("rb") as state:
-        launched = launch(folder, config, host, Restore(saved.files["ram"], state.fileno()))
+        launched = launch(folder, config, host, Restore(saved.files["ram"], state.fileno(), saved.pages))
     started = HeadStart(launched, saved, host, assets, timings)
     started.greet()
     return started

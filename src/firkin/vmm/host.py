@@ -9,16 +9,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from firkin.errors import BootError, InvalidInputError
 from firkin.frozen import dataclass
 from firkin.types.state import StateDirs
 from firkin.vmm.assets import BootAssets
 
-__all__ = ["HostCapabilities", "Verdict", "boot_id", "probe", "recall"]
+__all__ = ["HostCapabilities", "Lean", "Verdict", "boot_id", "probe", "recall"]
 
 _OLDEST_QEMU = (7, 2, 0)
 _MACHINES = {"x86_64": "microvm", "aarch64": "virt"}
@@ -37,13 +36,25 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Lean:
+    """What runs in place of an installed QEMU: a copy that loads fewer libraries (`firkin.vmm.lean`).
+
+    The copy is at `program`, and does not find by itself the folders of `modules` (empty: it has none) and `firmware`.
+    """
+
+    program: str
+    modules: str
+    firmware: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class HostCapabilities:
     """The host as far as a VM is concerned. Paths are absolute, or empty where a program is not installed.
 
     `tsc_khz` is 0 where there is no such counter. `uid_base`: the first of `uid_count` ids that QEMU may run as; a
     count of 0: it runs as this process's user. `memory` is the host's, in bytes.
     `kvm_group` may open /dev/kvm, -1 for none. `qemu_identity` and `processor` change when those do. `ram_guard`: see
-    `firkin.vmm.ram_guard`.
+    `firkin.vmm.ram_guard`. `lean`: what runs for `qemu`, None for that itself.
     """
 
     arch: str
@@ -64,6 +75,7 @@ class HostCapabilities:
     qemu_identity: str
     processor: str
     ram_guard: bool = False
+    lean: Lean | None = None
 
     @staticmethod
     def identity_of(program: str) -> str:
@@ -102,18 +114,14 @@ def probe(
     """
     found = _Programs.find(accel, environ)
     note = _note_path(dirs, assets, found)
-    remembered = _read_note(note)
-    if remembered is None:
-        remembered = _find_out(found, assets, note)
-    return HostCapabilities(**remembered)
+    return _read_note(note) or _find_out(found, assets, note)
 
 
 def recall(
     dirs: StateDirs, assets: BootAssets, *, accel: str = "", environ: Mapping[str, str] = os.environ
 ) -> HostCapabilities | None:
     """As `probe`, but None where that would have to look."""
-    remembered = _read_note(_note_path(dirs, assets, _Programs.find(accel, environ)))
-    return None if remembered is None else HostCapabilities(**remembered)
+    return _read_note(_note_path(dirs, assets, _Programs.find(accel, environ)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +146,10 @@ class _Programs:
         return cls(accel, arch, qemu)
 
 
-def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, Any]:
+def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> HostCapabilities:
     # Only the first start on a host comes here.
     from firkin.vmm import accel as trial
+    from firkin.vmm.lean import find_lean
     from firkin.vmm.ram_guard import RamGuard
     from firkin.vmm.tsc import tsc_khz
 
@@ -168,27 +177,30 @@ def _find_out(programs: _Programs, assets: BootAssets, note: Path) -> dict[str, 
         ram_guard=RamGuard.works(),
     )
     verdict = trial.judge(found, assets, programs.accel, note.parent)
-    result = asdict(found) | {"accelerator": verdict.accelerator, "accelerator_reason": verdict.reason}
+    found = replace(found, accelerator=verdict.accelerator, accelerator_reason=verdict.reason)
+    found = replace(found, lean=find_lean(found, assets, note.parent))
     temporary = note.with_name(f"{note.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(result))
+    temporary.write_text(json.dumps(asdict(found)))
     temporary.replace(note)
-    return result
+    return found
 
 
 def _note_path(dirs: StateDirs, assets: BootAssets, programs: _Programs) -> Path:
     program = f"{programs.qemu} {HostCapabilities.identity_of(programs.qemu)}"
-    key = f"3 {boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
+    key = f"4 {boot_id()} {program} {assets.kernel_digest} {programs.accel} {os.getuid()}"
     return dirs.make("cache", "assets") / f"host-{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.json"
 
 
-def _read_note(note: Path) -> dict[str, Any] | None:
+def _read_note(note: Path) -> HostCapabilities | None:
     try:
         content = json.loads(note.read_bytes())
         content["qemu_version"] = tuple(content["qemu_version"])
-        HostCapabilities(**content)
+        if lean := content["lean"]:
+            content["lean"] = Lean(lean["program"], lean["modules"], tuple(lean["firmware"]))
+            Path(lean["program"]).stat()
+        return HostCapabilities(**content)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return dict(content)
 
 
 def _qemu_version(qemu: str) -> tuple[tuple[int, int, int], bool]:

@@ -43,10 +43,14 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Start from a saved VM: descriptors of its RAM file and device state, read only and at their beginning."""
+    """Start from a saved VM: descriptors of its RAM file and device state, read only and at their beginning.
+
+    `pages`: the list of its first pages (`firkin.vmm.first_pages`), where there is one.
+    """
 
     ram: int
     state: int
+    pages: int | None = None
 
 
 @dataclass(slots=True)
@@ -109,15 +113,18 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             opened.callback(os.close, number)
             return number
 
-        agent = opened.enter_context(folder.listen("agent.sock"))
         qmp = opened.enter_context(folder.listen("qmp.sock"))
-        kernel = initramfs = ram = state = None
+        agent, connected = _agent_sockets(folder, start)
+        opened.enter_context(agent)
+        failed.enter_context(connected)
+        kernel = initramfs = ram = state = pages = None
         if isinstance(start, Boot):
             kernel = fd(start.assets.vmlinux, os.O_RDONLY)
             initramfs = fd(start.assets.initramfs, os.O_RDONLY)
             ram = None if start.ram is None else fd(start.ram, os.O_RDWR)
         else:
-            ram, state = _own_ram(start.ram, opened) if config.shares else start.ram, start.state
+            state = start.state
+            ram, pages = (_own_ram(start.ram, opened), None) if config.shares else (start.ram, start.pages)
         # What is saved has no shares.
         wanted = () if isinstance(start, Boot) and start.ram else config.shares
         helpers, shares = _start_shares(folder, wanted, host, failed)
@@ -130,10 +137,10 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             ram=ram,
             ram_shared=isinstance(start, Boot) or bool(config.shares),
             state=state,
+            pages=pages,
             disks=tuple(_open_disk(folder, index, disk, opened) for index, disk in enumerate(config.disks)),
             shares=tuple(share.fileno() for share in shares) if ram is None else (),
         )
-        connected = failed.enter_context(folder.connect("agent.sock"))
         # A clone that gives memory back must leave the file whole that it shares with all others.
         guarded = ram if isinstance(start, Restore) and host.returns_memory and not config.shares else None
         child = spawn(
@@ -144,12 +151,23 @@ def launch(folder: VmFolder, config: VmConfig, host: HostCapabilities, start: Bo
             cage=folder.cage,
             limits=process_limits(config, images, alone=host.uid_count > 1),
             ram=guarded,
+            lean=host.lean,
+            pages=pages,
             # Where it translates, QEMU asks for them for its buffer and each small piece of ROM: 4 MB of nothing.
             huge_pages=host.accelerator != "tcg",
         )
         failed.pop_all()
         file = None if guarded is None else identity_of(guarded)
         return Launched(child, said, console, connected, helpers, guarded=file, shares=tuple(shares))
+
+
+def _agent_sockets(folder: VmFolder, start: Boot | Restore) -> tuple[socket.socket, socket.socket]:
+    """QEMU's end of the guest's port, and ours, which does not block."""
+    if isinstance(start, Boot):
+        return folder.listen("agent.sock"), folder.connect("agent.sock")
+    theirs, ours = socket.socketpair()
+    ours.setblocking(False)
+    return theirs, ours
 
 
 def _own_ram(saved: int, opened: ExitStack) -> int:

@@ -144,7 +144,7 @@ class VirtualMachine(Closing):
                     saved.needs.check(Needs.of(config, host), saved.name)
             # Each clone reads the state from its beginning, so each has a descriptor of its own.
             with saved.path("state").open("rb") as state:
-                start = Restore(saved.files["ram"], state.fileno())
+                start = Restore(saved.files["ram"], state.fileno(), saved.pages)
                 launched = ahead.take() if ahead else None
                 schema = saved.schema
                 running = restore(own, config, host, start, saved.sentinel, timings, schema=schema, launched=launched)

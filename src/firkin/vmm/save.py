@@ -32,7 +32,7 @@ from firkin.vmm.saved import FORMAT, hash_file, remember, write_json
 if TYPE_CHECKING:
     from firkin.vmm.machine import VirtualMachine
 
-__all__ = ["DiskReport", "SaveReport", "check_savable", "open_memory", "save", "save_devices"]
+__all__ = ["DiskReport", "SaveReport", "changed_pages", "check_savable", "open_memory", "save", "save_devices"]
 
 _STOPPED = faults.declare("save.stopped", "the VM stands still, nothing of it is saved")
 _WRITTEN = faults.declare("save.written", "the VM runs again, its files are written but have no manifest")
@@ -208,6 +208,15 @@ def _regions(vm: VirtualMachine) -> list[tuple[int, int]]:
         return [(1 << 30, size)]
     low = min(size, 3 << 30)
     return [(0, low), (4 << 30, size - low)] if size > low else [(0, low)]
+
+
+async def changed_pages(vm: VirtualMachine) -> list[tuple[int, int]]:
+    """The runs (first and last offset in the RAM file) of what a clone has written.
+
+    Raises `OSError`, also where this process may not look at QEMU's, and `VirtualMachineError`.
+    """
+    address = await _host_address(vm)
+    return await asyncio.to_thread(lambda: list(_changed_pages(vm.pid, address, vm.config.memory)))
 
 
 def _copy_changed(pid: int, memory: int, address: int, ram: int) -> int:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from firkin.vmm.needs import Needs
 from firkin.vmm.ramfile import digest, identity
 
 __all__ = [
+    "FIRST_PAGES",
     "FORMAT",
     "MAX_LAYERS",
     "Saved",
@@ -38,6 +39,8 @@ FORMAT: Final = 1
 MAX_MANIFEST: Final = 4 << 20
 # Above so many layers a clone's overlay begins as a copy of the last, so that no chain grows without bound.
 MAX_LAYERS: Final = 4
+# What `firkin.vmm.first_pages` records.
+FIRST_PAGES: Final = "first-pages"
 # The state is small and what QEMU parses: it is hashed every time.
 _ALWAYS_HASHED = "state"
 
@@ -60,7 +63,8 @@ class SavedDisk:
 class Saved:
     """An opened saved VM, its files checked; they stay readable until `close`, also where the folder is removed.
 
-    `document` is what who saved it wanted to know again. `schema` is what its agent speaks.
+    `document` is what who saved it wanted to know again. `schema` is what its agent speaks. `files` are what the
+    manifest lists, by name, and perhaps `FIRST_PAGES`, a hint that is not part of what was saved.
     """
 
     folder: Path
@@ -72,6 +76,11 @@ class Saved:
     saved_disks: tuple[SavedDisk, ...]
     document: dict[str, Any]
     files: dict[str, int]
+
+    @property
+    def pages(self) -> int | None:
+        """The list of its first pages, where there is one."""
+        return self.files.get(FIRST_PAGES)
 
     def path(self, file: str) -> Path:
         """A path that opens `file` as long as this is open, whatever became of the folder."""
@@ -118,6 +127,9 @@ def open_saved(folder: Path, *, boot_id: str, what: str) -> Saved:
                 files[name] = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 stack.callback(os.close, files[name])
             _verify(folder, manifest, files, boot_id)
+            with suppress(FileNotFoundError):
+                files[FIRST_PAGES] = os.open(folder / FIRST_PAGES, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                stack.callback(os.close, files[FIRST_PAGES])
             saved = Saved(
                 folder,
                 what,

@@ -19,8 +19,9 @@ from typing import IO, Any
 from firkin import faults
 from firkin.errors import BootError
 from firkin.frozen import dataclass
-from firkin.vmm.assets import guest_folder
+from firkin.vmm.assets import PRELOAD_LIBRARY, guest_folder
 from firkin.vmm.cgroup import Cage
+from firkin.vmm.host import Lean
 from firkin.vmm.ram_guard import RamGuard, identity_of
 
 __all__ = ["Identity", "spawn", "unguard"]
@@ -71,14 +72,17 @@ def spawn(
     cage: Cage | None = None,
     limits: Mapping[int, int] | None = None,
     ram: int | None = None,
+    lean: Lean | None = None,
+    pages: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `argv` with a bare environment and only `fds` open; it is killed when this process ends.
 
     `fds` keep their numbers. Without `no_new_privs` the child is to set that itself, once it is as it shall be; without
     `huge_pages` it has none, even where it asks for them. Before `argv` runs it is in `cage` and has `limits`, by
     `resource.RLIMIT_…` (FSIZE, NOFILE and NPROC). It can't punch holes into the file at `ram`, until `unguard` is
-    called (see `firkin.vmm.ram_guard`). The parent-death signal follows the *thread* that spawned, so one thread does
-    it for the life of the process. Raises `BootError`.
+    called (see `firkin.vmm.ram_guard`). `lean` runs in place of the program that `argv` names, with a list of its first
+    pages at `pages`, one of `fds`. The parent-death signal
+    follows the *thread* that spawned, so one thread does it for the life of the process. Raises `BootError`.
     """
     command = [_launcher(), "--parent", str(os.getpid()), *_limit_words({**_LIMITS, **(limits or {})})]
     if identity.uid is not None:
@@ -86,11 +90,16 @@ def spawn(
         command += ["--groups", ",".join(map(str, identity.groups))] if identity.groups else []
     command += ["--no-new-privs"] if no_new_privs else []
     command += [] if huge_pages else ["--no-huge-pages"]
+    environment = _ENVIRONMENT
+    if lean is not None:
+        command += ["--file", lean.program, "--preload", str(guest_folder() / PRELOAD_LIBRARY)]
+        more = {"QEMU_MODULE_DIR": lean.modules, "FIRKIN_FIRST_PAGES": "" if pages is None else str(pages)}
+        environment = _ENVIRONMENT | {name: value for name, value in more.items() if value}
     command += ["--", *argv]
     _log.debug("spawn %s", shlex.join(command))
     faults.point(_BEFORE_SPAWN)
     try:
-        child = _spawner(ram is not None).call(lambda: _popen(command, fds, stderr, cage, ram))
+        child = _spawner(ram is not None).call(lambda: _popen(command, environment, fds, stderr, cage, ram))
     except OSError as error:
         raise BootError(
             f"can't start {command[0]}: {error.strerror}", transient=isinstance(error, BlockingIOError)
@@ -100,7 +109,12 @@ def spawn(
 
 
 def _popen(
-    command: Sequence[str], fds: Sequence[int], stderr: int | IO[bytes], cage: Cage | None, ram: int | None
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    fds: Sequence[int],
+    stderr: int | IO[bytes],
+    cage: Cage | None,
+    ram: int | None,
 ) -> subprocess.Popen[bytes]:
     if ram is not None:
         _spawner(True).guarded[identity_of(ram)] += 1
@@ -110,7 +124,7 @@ def _popen(
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            env=_ENVIRONMENT,
+            env=environment,
             cwd="/",
             pass_fds=fds,
             start_new_session=True,
