@@ -35,7 +35,7 @@ async def _first_byte() -> float:
     return took
 
 
-@benchmark(rounds=30)
+@benchmark(rounds=60)
 async def image_snapshot_ms(rounds: int) -> list[Result]:
     """A call of the Python API to the first byte of `echo` in a clone of a warm image; `runsc run` in turns with it."""
     await warm_image_async("busybox")

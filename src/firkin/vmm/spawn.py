@@ -96,7 +96,8 @@ def spawn(
         more = {"QEMU_MODULE_DIR": lean.modules, "FIRKIN_FIRST_PAGES": "" if pages is None else str(pages)}
         environment = _ENVIRONMENT | {name: value for name, value in more.items() if value}
     command += ["--", *argv]
-    _log.debug("spawn %s", shlex.join(command))
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("spawn %s", shlex.join(command))
     faults.point(_BEFORE_SPAWN)
     try:
         child = _spawner(ram is not None).call(lambda: _popen(command, environment, fds, stderr, cage, ram))
