@@ -19,7 +19,7 @@ const MOST: usize = 32 << 10;
 const PAGE: usize = 4096;
 
 /// Where a list is read to. Not on the stack: QEMU 7.2 boots no kernel any more where that was written to so far below what
-/// it had used itself, which means that it reads something there that it never wrote.
+/// it had used itself: it seems to read there what it never wrote.
 struct Space {
     taken: AtomicBool,
     bytes: UnsafeCell<[u8; MOST]>,

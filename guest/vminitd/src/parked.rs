@@ -205,7 +205,7 @@ fn run_on(pid: i32, processor: usize) -> Result<()> {
 }
 
 /// Stops the pilot and hands it its rest: to go on is then a matter of a signal.
-/// The agent's own root will do for it: all that it runs there is vmexec.
+/// The agent's own root will do for it: all that it runs there is the pilot's program.
 fn brief(pilot: &mut Parked, rooted: bool) -> Result<()> {
     let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let root = open_tree(CWD, "/", tree).context("pilot", "/")?;
