@@ -54,8 +54,6 @@ pub struct Pilot {
     /// One that was made, stopped, and has what it needs; once it was sent ahead, its socket keeps it from failing.
     made: Option<Parked>,
     sent: bool,
-    /// Each input of the port sends it a signal to go on.
-    signalled: bool,
     /// The processors that the agent may use when no pilot waits for its own.
     processors: Option<CpuSet>,
 }
@@ -89,7 +87,7 @@ impl Agent {
             for (place, own) in PILOT_PLACES {
                 spec = spec.replace(place, own);
             }
-            self.pilot = Some(Pilot { spec, made: None, sent: false, signalled: false, processors: None });
+            self.pilot = Some(Pilot { spec, made: None, sent: false, processors: None });
         }
         Ok(())
     }
@@ -126,7 +124,7 @@ impl Agent {
         brief(&mut stood, rooted)?;
         // Of a clone's first input the interrupt itself sends it on, long before the agent has read a word.
         sys::signal_input(self.port.as_fd(), stood.pid, Signal::CONT.as_raw()).context("pilot", "await a host")?;
-        (pilot.made, pilot.sent, pilot.signalled) = (Some(stood), false, true);
+        (pilot.made, pilot.sent) = (Some(stood), false);
         Ok(())
     }
 
@@ -134,13 +132,6 @@ impl Agent {
     pub fn pilot_sent(&mut self) {
         if let Some(pilot) = self.pilot.as_mut().filter(|pilot| !pilot.sent && pilot.made.is_some()) {
             pilot.sent = true;
-        }
-    }
-
-    /// Before the agent has a child, or when one has ended: until then a start would have to wait for it.
-    pub fn stop_signalling(&mut self) {
-        if let Some(pilot) = self.pilot.as_mut().filter(|pilot| pilot.sent && pilot.signalled) {
-            pilot.signalled = false;
             // What it costs where that fails is a signal for nobody with each input.
             let _ = sys::unsignal_input(self.port.as_fd());
         }
@@ -148,7 +139,6 @@ impl Agent {
 
     /// Before the agent has a child: that gets all processors, and so does the agent.
     pub fn use_all_processors(&mut self) {
-        self.stop_signalling();
         if self.resumed
             && let Some(all) = self.pilot.as_mut().and_then(|pilot| pilot.processors.take())
         {

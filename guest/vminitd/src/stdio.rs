@@ -12,7 +12,6 @@ use crate::relay::{Progress, Role};
 impl Agent {
     /// Reaps every child that has ended. What vmexec had to say before is heard first.
     pub fn reap(&mut self) {
-        self.stop_signalling();
         for token in self.nodes.tokens(|node| matches!(node, Node::Sync(_))) {
             self.sync_event(token);
         }
