@@ -81,6 +81,8 @@ async def test_streams_detach_and_attach(guest: Guest) -> None:
     stdin, stdout = [await started.listeners[n].accept() for n in (0, 1)]
     await stdin.write(b"before\n")
     assert await stdout.readexactly(7) == b"before\n"
+    # What it wrote may be here before the word that it runs.
+    await started.created
     await guest.call(pb.Quiesce(detach_stdio=True))
     assert await read_all(stdout) == b""
     stdin.close()
