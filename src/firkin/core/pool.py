@@ -12,21 +12,21 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 from firkin import faults
 from firkin.core.container import AsyncContainer
 from firkin.core.ledger import Host, Ledger, Promise, Reserves, ThisHost
-from firkin.core.networking import ContainerNetwork, open_network
+from firkin.core.networking import ContainerNetwork
 from firkin.core.option_inputs import OptionInputs, container_options
 from firkin.core.parking import program_of
 from firkin.core.restore import Streams, begin_restore, finish_restore, open_snapshot
-from firkin.core.warm import GUEST_ID, WarmUp, find_or_warm, joined, lower_warm, prepare_warm, rehearse
+from firkin.core.warm import GUEST_ID, SHELL, WarmUp, clone, find_or_warm, lower_warm, prepare_warm, rehearse
 from firkin.core.warm_start import start_in
 from firkin.errors import FirkinError, FirkinTimeoutError, InvalidInputError, StateError
 from firkin.types import ContainerId, StateDirs, Stdio
-from firkin.vmm import VirtualMachine, VmFolder
+from firkin.vmm import VirtualMachine
 from firkin.vmm.closing import Closing
 from firkin.vmm.saved import Saved
 
@@ -46,7 +46,6 @@ _OWN = frozenset(
         *("entrypoint", "hostname", "labels", "stop_signal", "stop_timeout"),
     }
 )
-_DRY_RUN = ("/bin/sh", "-c", ":")
 
 
 @dataclass(slots=True)
@@ -77,7 +76,7 @@ class AsyncWarmPool(Closing):
         size: int = 2,
         *,
         snapshot: str = "",
-        dry_run: Sequence[str] = _DRY_RUN,
+        dry_run: Sequence[str] = SHELL,
         reserves: Reserves | None = None,
         host: Host | None = None,
         dirs: StateDirs | None = None,
@@ -284,12 +283,7 @@ class AsyncWarmPool(Closing):
             stack.callback(saved.close)
             id = ContainerId(f"pool-{secrets.token_hex(6)}")
             if self._warmed is not None:
-                folder = VmFolder.claim(self._dirs, id)
-                stack.callback(folder.remove)
-                network = open_network(replace(self._options, publish=()), folder.path, stack)
-                config = replace(joined(self._warmed, network), disks=saved.disks())
-                vm = await VirtualMachine.restore(config, saved, folder=folder, dirs=self._dirs)
-                stack.push_async_callback(vm.aclose)
+                vm, network = await clone(self._warmed, saved, id, stack)
                 await self._rehearse(vm, saved)
             else:
                 vm, network = await begin_restore(saved, id, self._dirs, stack)

@@ -65,8 +65,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GUEST_ID",
+    "SHELL",
     "WarmInfo",
     "WarmUp",
+    "clone",
     "find_or_warm",
     "joined",
     "lower_warm",
@@ -105,8 +107,8 @@ _EVERYONES = (
     "/etc/ld.so.cache",
     "/etc/nsswitch.conf",
 )
-# Of an image without a command to run: its shell and C library get into the page cache.
-_SHELL = ("/bin/sh", "-c", ":")
+# Of an image without a command to run: its shell and C library get into the page cache. And what rehearses.
+SHELL = ("/bin/sh", "-c", ":")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +224,14 @@ async def find_or_warm(warmed: WarmUp, command: tuple[str, ...] | None = None) -
         new.mkdir(mode=0o700)
         try:
             await _build(warmed, new, _recipe(warmed) if command is None else command)
+            with open_saved(new, boot_id=boot_id(), what=f"warm image {key}") as made:
+                await _record(warmed, made)
             faults.point(_BUILT)
             new.rename(folder)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
         await asyncio.to_thread(_collect, root, key, warmed.image)
-        if (saved := _open(folder, command)) is not None:
-            await _record(warmed, saved)
-            saved.close()
-    # Again, with what was recorded.
     saved = _open(folder, command)
     if saved is None:
         raise StateError(f"the warm image {key} is gone as soon as it was made", hint="is the cache's disk full?")
@@ -320,17 +320,24 @@ async def _record(warmed: WarmUp, saved: Saved) -> None:
     """Have a clone of the warm image record its first pages; without them each is a little slower."""
     try:
         async with AsyncExitStack() as stack:
-            id = f"warm-{secrets.token_hex(6)}"
-            folder = VmFolder.claim(warmed.dirs, id)
-            stack.callback(folder.remove)
-            network = open_network(replace(warmed.options, publish=()), folder.path, stack)
-            config = replace(joined(warmed, network), disks=saved.disks())
-            vm = await VirtualMachine.restore(config, saved, folder=folder, dirs=warmed.dirs)
-            stack.push_async_callback(vm.aclose)
-            await rehearse(vm, warmed, saved, _SHELL)
+            vm, _ = await clone(warmed, saved, f"warm-{secrets.token_hex(6)}", stack)
+            await rehearse(vm, warmed, saved, SHELL)
             await record_first_pages(vm, saved.folder)
     except (FirkinError, OSError) as error:
         _log.warning("%s: what its clones write first can't be recorded: %s", saved.name, error)
+
+
+async def clone(
+    warmed: WarmUp, saved: Saved, name: str, stack: AsyncExitStack
+) -> tuple[VirtualMachine, ContainerNetwork | None]:
+    """A VM of the warm image that nothing runs in yet, and its network; `stack` takes both down."""
+    folder = VmFolder.claim(warmed.dirs, name)
+    stack.callback(folder.remove)
+    network = open_network(replace(warmed.options, publish=()), folder.path, stack)
+    config = replace(joined(warmed, network), disks=saved.disks())
+    vm = await VirtualMachine.restore(config, saved, folder=folder, dirs=warmed.dirs)
+    stack.push_async_callback(vm.aclose)
+    return vm, network
 
 
 async def rehearse(vm: VirtualMachine, warmed: WarmUp, saved: Saved, command: Sequence[str]) -> None:
@@ -368,7 +375,7 @@ def _path(spec: RuntimeSpec) -> list[str]:
 async def _run_first(vm: VirtualMachine, warmed: WarmUp, command: tuple[str, ...]) -> None:
     """Run the command, or the shell; leave it running where it only closed its output."""
     try:
-        code = await warm_up(vm, warmed, command or _SHELL)
+        code = await warm_up(vm, warmed, command or SHELL)
     except (FirkinTimeoutError, VirtualMachineError):
         raise
     except Exception as error:

@@ -86,12 +86,16 @@ def without(program: bytes, names: Collection[str]) -> bytes:
         raise ValueError(f"no ELF executable as a linker makes it: {error!r}") from error
 
 
+def _check_kind(program: bytes) -> None:
+    if not program.startswith(_EXECUTABLE):
+        raise ValueError("no little-endian ELF file of 64 bits")
+
+
 class _Elf:
     """An ELF file that is changed in place: no offset in it moves."""
 
     def __init__(self, program: bytes) -> None:
-        if program[: len(_EXECUTABLE)] != _EXECUTABLE:
-            raise ValueError("no little-endian ELF file of 64 bits")
+        _check_kind(program)
         self._data = bytearray(program)
         (table,) = struct.unpack_from("<Q", program, 40)
         size, count = struct.unpack_from("<HH", program, 58)
@@ -175,8 +179,7 @@ def find_lean(
     """
     try:
         with Path(host.qemu).open("rb") as program:
-            if program.read(len(_EXECUTABLE)) != _EXECUTABLE:
-                raise ValueError("it is no little-endian ELF file of 64 bits")
+            _check_kind(program.read(len(_EXECUTABLE)))
         lean = Lean(str(folder / f"qemu-system-{host.arch}-{_key(host, unused)}"), _modules(host), _firmware(host))
         with (folder / ".trial").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -64,7 +64,7 @@ class Saved:
     """An opened saved VM, its files checked; they stay readable until `close`, also where the folder is removed.
 
     `document` is what who saved it wanted to know again. `schema` is what its agent speaks. `files` are what the
-    manifest lists, by name, and perhaps `FIRST_PAGES`, a hint that is not part of what was saved.
+    manifest lists, `hints` (`FIRST_PAGES`) what is no part of what was saved; descriptors, by name.
     """
 
     folder: Path
@@ -76,11 +76,12 @@ class Saved:
     saved_disks: tuple[SavedDisk, ...]
     document: dict[str, Any]
     files: dict[str, int]
+    hints: dict[str, int]
 
     @property
     def pages(self) -> int | None:
         """The list of its first pages, where there is one."""
-        return self.files.get(FIRST_PAGES)
+        return self.hints.get(FIRST_PAGES)
 
     def path(self, file: str) -> Path:
         """A path that opens `file` as long as this is open, whatever became of the folder."""
@@ -101,8 +102,9 @@ class Saved:
 
     def close(self) -> None:
         """Safe to call again."""
-        while self.files:
-            os.close(self.files.popitem()[1])
+        for opened in (self.files, self.hints):
+            while opened:
+                os.close(opened.popitem()[1])
 
     def __enter__(self) -> Self:
         return self
@@ -123,13 +125,14 @@ def open_saved(folder: Path, *, boot_id: str, what: str) -> Saved:
         try:
             manifest = read_manifest(folder)
             files: dict[str, int] = {}
+            hints: dict[str, int] = {}
             for name in manifest["files"]:
                 files[name] = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 stack.callback(os.close, files[name])
             _verify(folder, manifest, files, boot_id)
             with suppress(FileNotFoundError):
-                files[FIRST_PAGES] = os.open(folder / FIRST_PAGES, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                stack.callback(os.close, files[FIRST_PAGES])
+                hints[FIRST_PAGES] = os.open(folder / FIRST_PAGES, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                stack.callback(os.close, hints[FIRST_PAGES])
             saved = Saved(
                 folder,
                 what,
@@ -140,6 +143,7 @@ def open_saved(folder: Path, *, boot_id: str, what: str) -> Saved:
                 tuple(map(SavedDisk.from_document, manifest["disks"])),
                 dict(manifest["document"]),
                 files,
+                hints,
             )
             for disk in saved.saved_disks:
                 for file in (disk.image, *disk.layers):

@@ -81,8 +81,8 @@ def spawn(
     `huge_pages` it has none, even where it asks for them. Before `argv` runs it is in `cage` and has `limits`, by
     `resource.RLIMIT_…` (FSIZE, NOFILE and NPROC). It can't punch holes into the file at `ram`, until `unguard` is
     called (see `firkin.vmm.ram_guard`). `lean` runs in place of the program that `argv` names, with a list of its first
-    pages at `pages`, one of `fds`. The parent-death signal
-    follows the *thread* that spawned, so one thread does it for the life of the process. Raises `BootError`.
+    pages at `pages`, one of `fds`. The parent-death signal follows the *thread* that spawned, so one thread does it for
+    the life of the process. Raises `BootError`.
     """
     command = [_launcher(), "--parent", str(os.getpid()), *_limit_words({**_LIMITS, **(limits or {})})]
     if identity.uid is not None:
