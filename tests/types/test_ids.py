@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 import pytest
 from hypothesis import given
@@ -63,3 +64,11 @@ def test_every_id_has_a_valid_default_hostname(text: str) -> None:
 )
 def test_default_hostnames(id: str, hostname: str) -> None:
     assert ContainerId(id).default_hostname() == hostname
+
+
+def test_a_random_id_is_its_own_hostname(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["254938901256", "000000000000", "25493890125e", "1"])
+    monkeypatch.setattr(secrets, "token_hex", lambda size: next(drawn) if size == 6 else "")
+    id = ContainerId.random()
+    assert (id, id.default_hostname(), type(id)) == ("25493890125e", "25493890125e", ContainerId)
+    assert next(drawn) == "1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -156,7 +155,7 @@ def begin(
 ) -> Beginning:
     """Begin a container's start. Blocks for some milliseconds. Raises as `AsyncContainer.launch` does."""
     chosen = container_options(command, **options)
-    id = ContainerId(name) if name is not None else ContainerId(secrets.token_hex(6))
+    id = ContainerId(name) if name is not None else ContainerId.random()
     with ExitStack() as failed:
         begun = failed.enter_context(Beginning(image, id, chosen, dirs or StateDirs.default()))
         begun.go()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
@@ -127,7 +126,7 @@ async def restore_saved(
     dirs: StateDirs,
 ) -> _T:
     """A running clone of the container that `opener` finds saved."""
-    id = ContainerId(container) if container is not None else ContainerId(secrets.token_hex(6))
+    id = ContainerId(container) if container is not None else ContainerId.random()
     async with AsyncExitStack() as stack:
         saved = await asyncio.to_thread(opener)
         stack.callback(saved.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import Self
 
 from firkin.errors import InvalidInputError
@@ -53,6 +54,13 @@ class ContainerId(_Id):
 
     __slots__ = ()
     _what = "container id"
+
+    @classmethod
+    def random(cls) -> Self:
+        """Twelve hexadecimal digits, at least one of them a letter: digits alone are no hostname, as Docker has it."""
+        while (name := secrets.token_hex(6)).isdigit():
+            pass
+        return cls(name)
 
     def default_hostname(self) -> str:
         """A valid `Hostname` made of this id: other characters become `-`, digits alone get a `c` in front."""
