@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["HOST4", "HOST6", "World", "world"]
@@ -114,7 +114,10 @@ def _services() -> Iterator[None]:
                 sock, _ = listening.accept()
             except OSError:
                 return
-            with sock:
+            with sock, suppress(OSError):
+                sock.settimeout(5)
+                # What is unread at the close makes it a reset, which may overtake the answer.
+                sock.recv(65536)
                 sock.sendall(b"HTTP/1.0 200 OK\r\n\r\nthe host\n")
 
     thread = threading.Thread(target=serve, daemon=True)
