@@ -175,7 +175,7 @@ fn stand(stage: &str, spec: &[u8]) -> Result<Parked> {
         start: false,
         stdio: [None, None, None],
     };
-    let socket = SyncSocket { fd: spawn(request)?, process: 0 };
+    let socket = SyncSocket { fd: spawn(request)?.0, process: 0 };
     let mut pid = 0;
     loop {
         match socket.wait()? {

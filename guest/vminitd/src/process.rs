@@ -5,6 +5,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
 use crate::agent::{Agent, Node};
 use crate::call::{Undo, done};
@@ -54,11 +55,35 @@ pub struct Process {
     pub stdio: [u32; 3],
     starter: u32,
     sync: u32,
+    /// vmexec's pid, which is another one's; 0 for the parked container.
+    maker: i32,
     waiters: Vec<u32>,
     /// The host sent it SIGKILL.
     killed: bool,
     /// Its end, while vmexec's last word is still to come.
     ended: Option<ProcessExit>,
+}
+
+impl Process {
+    /// How vmexec ended that told nothing. Its socket is closed, so it is about to end where it has not.
+    fn last_word(&mut self) -> String {
+        let how = self.ended.and_then(|exit| exit.status).or_else(|| {
+            let pid = std::mem::take(&mut self.pid);
+            let pid = Pid::from_raw(if pid == 0 { self.maker } else { pid })?;
+            waitpid(Some(pid), WaitOptions::empty()).ok().flatten().and_then(|(_, status)| status_of(status))
+        });
+        match how {
+            Some(process_exit::Status::Signal(signal)) => format!("signal {signal} ended vmexec before it said a word"),
+            Some(process_exit::Status::Code(code)) => format!("vmexec ended with code {code} and without a word"),
+            None => "vmexec ended without a word".to_owned(),
+        }
+    }
+}
+
+/// An end as it is told; none: it has not ended.
+pub fn status_of(status: WaitStatus) -> Option<process_exit::Status> {
+    let code = status.exit_status().map(|code| process_exit::Status::Code(code.cast_unsigned()));
+    code.or_else(|| status.terminating_signal().map(|signal| process_exit::Status::Signal(signal.cast_unsigned())))
 }
 
 impl Agent {
@@ -108,6 +133,7 @@ impl Agent {
             stdio: [0; 3],
             starter: call,
             sync: 0,
+            maker: 0,
             waiters: Vec::new(),
             killed: false,
             ended: None,
@@ -157,7 +183,11 @@ impl Agent {
         } else {
             self.use_all_processors();
             let verb = if init.is_some() { "exec" } else { "run" };
-            spawn(Request { verb, container, spec, init, pty, start, stdio: ends })?
+            let (fd, maker) = spawn(Request { verb, container, spec, init, pty, start, stdio: ends })?;
+            if let Some(process) = self.processes.get_mut(token) {
+                process.maker = maker;
+            }
+            fd
         };
         let sync = self.insert(Node::Sync(SyncSocket { fd, process: token }))?;
         if let Some(Node::Sync(socket)) = self.nodes.get(sync) {
@@ -280,7 +310,7 @@ impl Agent {
             return;
         }
         if process.phase != Phase::Starting {
-            let failure = Failure::new("vmexec", Errno::IO, "vmexec ended without a word");
+            let failure = Failure::new("vmexec", Errno::IO, process.last_word());
             return self.start_failed(token, &Failure { exit_code: 125, ..failure });
         }
         process.phase = Phase::Running;
@@ -454,4 +484,43 @@ impl Agent {
 fn send_signal(pid: i32, signal: u32) -> std::result::Result<(), Errno> {
     let pid = rustix::process::Pid::from_raw(pid).ok_or(Errno::SRCH)?;
     crate::sys::kill(pid, signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dying(script: &str, told: bool) -> Process {
+        let child = std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap().id().cast_signed();
+        let (pid, maker) = if told { (child, 0) } else { (0, child) };
+        Process {
+            container: "box".into(),
+            id: "init".into(),
+            pid,
+            phase: Phase::Making { start: true },
+            stdio: [0; 3],
+            starter: 0,
+            sync: 0,
+            maker,
+            waiters: Vec::new(),
+            killed: false,
+            ended: None,
+        }
+    }
+
+    #[test]
+    fn how_vmexec_ended_is_told_where_it_could_not() {
+        for told in [true, false] {
+            let mut process = dying("kill -SEGV $$", told);
+            assert_eq!(process.last_word(), "signal 11 ended vmexec before it said a word");
+            assert_eq!(process.pid, 0, "it is reaped, and another may get its number");
+            assert_eq!(dying("exit 101", told).last_word(), "vmexec ended with code 101 and without a word");
+        }
+        let mut reaped = dying("exit 0", true);
+        reaped.last_word();
+        reaped.ended = Some(ProcessExit { status: Some(process_exit::Status::Signal(9)), ..ProcessExit::default() });
+        assert_eq!(reaped.last_word(), "signal 9 ended vmexec before it said a word");
+        reaped.ended = None;
+        assert_eq!(reaped.last_word(), "vmexec ended without a word");
+    }
 }

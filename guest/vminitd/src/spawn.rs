@@ -78,11 +78,11 @@ struct FailureReport {
     exit_code: i32,
 }
 
-/// Starts vmexec; it is our child, and so will the process be.
+/// Starts vmexec; it is our child, and so will the process be. Its socket, and vmexec's pid.
 ///
 /// # Errors
 /// No descriptors, or no vmexec.
-pub fn spawn(request: Request<'_>) -> Result<OwnedFd> {
+pub fn spawn(request: Request<'_>) -> Result<(OwnedFd, i32)> {
     let spec = spec_file(request.spec).context("spawn", "memfd")?;
     let kinds = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
     let (ours, theirs) = socketpair(kinds.0, kinds.1, kinds.2, None).context("spawn", "socketpair")?;
@@ -106,8 +106,8 @@ pub fn spawn(request: Request<'_>) -> Result<OwnedFd> {
     }
     let [stdin, stdout, stderr] = request.stdio.map(|fd| fd.map_or_else(Stdio::null, Stdio::from));
     command.stdin(stdin).stdout(stdout).stderr(stderr);
-    command.spawn().context("spawn", HELPER)?;
-    Ok(ours)
+    let child = command.spawn().context("spawn", HELPER)?;
+    Ok((ours, child.id().cast_signed()))
 }
 
 fn spec_file(spec: &[u8]) -> std::result::Result<OwnedFd, Errno> {
@@ -160,7 +160,7 @@ impl SyncSocket {
             Err(Errno::AGAIN | Errno::INTR) => return None,
             // It ended before it read our GO. The kernel says that once, and before what vmexec had to say.
             Err(Errno::CONNRESET) => return self.receive(),
-            Err(_) => 0,
+            Err(errno) => return Some((Report::Failed(Failure::new("vmexec", errno, "its socket")), None)),
         };
         let master = control.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),

@@ -6,26 +6,25 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::agent::{Agent, Node, realtime_ns};
 use crate::failure::{Context, Failure, Result};
-use crate::messages::process_exit;
+use crate::process::status_of;
 use crate::relay::{Progress, Role};
 
 impl Agent {
-    /// Reaps every child that has ended. What vmexec had to say before is heard first.
+    /// Reaps every child that has ended.
     pub fn reap(&mut self) {
-        for token in self.nodes.tokens(|node| matches!(node, Node::Sync(_))) {
-            self.sync_event(token);
-        }
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let exited_at_ns = realtime_ns();
+            // What it had said is heard first, and only now has it said all.
+            for token in self.nodes.tokens(|node| matches!(node, Node::Sync(_))) {
+                self.sync_event(token);
+            }
             let pid = pid.as_raw_nonzero().get();
             for token in self.nodes.tokens(|node| matches!(node, Node::Helper(helper) if helper.pid == pid)) {
                 if let Some(Node::Helper(helper)) = self.nodes.get_mut(token) {
                     helper.pid = 0;
                 }
             }
-            let code = status.exit_status().map(|code| process_exit::Status::Code(code as u32));
-            let signal = status.terminating_signal().map(|signal| process_exit::Status::Signal(signal as u32));
-            if let Some(status) = code.or(signal) {
+            if let Some(status) = status_of(status) {
                 self.process_ended(pid, status, exited_at_ns);
             }
         }
