@@ -44,6 +44,10 @@ class ExecConfig(ProcessOptions):
     @classmethod
     def of(cls, command: str | Sequence[str], **inputs: Unpack[ExecInputs]) -> ExecConfig:
         """A config of loosely typed `inputs`, as `container_options` takes them. Raises `InvalidInputError`."""
+        known = {known.name for known in fields(cls)}
+        for name in inputs:
+            if name not in known:
+                raise InvalidInputError(f"there is no option {name!r} of a further process", value=name)
         return cls(**convert({"command": command, **inputs}))
 
     def runtime_spec(

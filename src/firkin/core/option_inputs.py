@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 from firkin.core.options import ContainerOptions
 from firkin.errors import FirkinError, InvalidInputError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from firkin.oci.ensure import PullPolicy
 
 __all__ = ["ExecInputs", "OptionInputs", "container_options", "convert"]
+
+_T = TypeVar("_T")
 
 
 class ExecInputs(TypedDict, total=False):
@@ -111,13 +114,10 @@ def convert(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises `InvalidInputError` for an unknown name, and a value of a type that can't be it.
     """
-    given = {name: value for name, value in inputs.items() if value is not None}
-    if tmpfs := given.pop("tmpfs", ()):
-        given["mounts"] = [*given.get("mounts", ()), *map(_tmpfs, tmpfs)]
-    if rules := {name: given.pop(name) for name in ("allow_net", "deny_net", "allow_domain") if name in given}:
-        given["policy"] = Policy.of(**rules)
     converted = {}
-    for name, value in given.items():
+    for name, value in inputs.items():
+        if value is None:
+            continue
         converter = _CONVERTERS.get(name)
         if converter is None:
             raise InvalidInputError(f"there is no option {name!r}", value=name)
@@ -127,11 +127,25 @@ def convert(inputs: Mapping[str, Any]) -> dict[str, Any]:
             raise
         except (TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"{name} can't be {value!r}", value=value) from error
+    if tmpfs := converted.pop("tmpfs", ()):
+        converted["mounts"] = (*converted.get("mounts", ()), *tmpfs)
+    if rules := {name: converted.pop(name) for name in _RULES if name in converted}:
+        converted["policy"] = Policy.of(**rules)
     return converted
 
 
-def _same(value: Any) -> Any:
+def _a(kind: type[_T], value: Any) -> _T:
+    if not isinstance(value, kind):
+        raise TypeError
     return value
+
+
+def _flag(value: Any) -> bool:
+    return _a(bool, value)
+
+
+def _text(value: Any) -> str:
+    return _a(str, value)
 
 
 def _number(value: Any) -> Any:
@@ -150,7 +164,7 @@ def _entrypoint(value: str | Iterable[str]) -> tuple[str, ...]:
 
 def _env(value: Mapping[str, str | None] | Iterable[str]) -> tuple[tuple[str, str | None], ...]:
     if isinstance(value, Mapping):
-        return tuple(value.items())
+        return tuple((_text(name), content if content is None else _text(content)) for name, content in value.items())
     pairs: dict[str, str | None] = {}
     for entry in value:
         name, equals, content = entry.partition("=")
@@ -173,18 +187,43 @@ def _frozen(value: Mapping[str, str]) -> Mapping[str, str]:
 def _tmpfs(text: str) -> Mount:
     from firkin.core.mount_parse import parse_tmpfs
 
-    return parse_tmpfs(text)
+    return parse_tmpfs(_text(text))
 
 
 def _mount(value: Mount | str) -> Mount:
-    if not isinstance(value, str):
-        return value
+    from firkin.core.mount import Mount
     from firkin.core.mount_parse import parse_mount, parse_volume
 
-    return parse_mount(value) if value.split(",")[0].partition("=")[0] in _MOUNT_KEYS else parse_volume(value)
+    if isinstance(value, Mount):
+        return value
+    return parse_mount(value) if _text(value).split(",")[0].partition("=")[0] in _MOUNT_KEYS else parse_volume(value)
 
 
 _MOUNT_KEYS = frozenset(("type", "source", "src", "destination", "dst", "target", "readonly", "ro"))
+
+
+def _file_mount(value: FileMount) -> FileMount:
+    from firkin.core.mount import FileMount
+
+    return _a(FileMount, value)
+
+
+def _share(value: VirtiofsShare) -> VirtiofsShare:
+    from firkin.core.mount import VirtiofsShare
+
+    return _a(VirtiofsShare, value)
+
+
+def _socket(value: SocketRelay) -> SocketRelay:
+    from firkin.core.socket_relay import SocketRelay
+
+    return _a(SocketRelay, value)
+
+
+def _dns(value: DnsConfig) -> DnsConfig:
+    from firkin.core.name_service import DnsConfig
+
+    return _a(DnsConfig, value)
 
 
 def _host(value: HostsEntry | str) -> HostsEntry:
@@ -214,14 +253,20 @@ def _each(convert_one: Callable[[Any], Any]) -> Callable[[Iterable[Any]], tuple[
     return lambda values: tuple(convert_one(value) for value in values)
 
 
-_SAME = """
-    capabilities no_new_privileges selinux_label apparmor_profile privileged terminal stdin stdout stderr
-    read_only use_init pull emulate nested cpu_model accel fork network dns mac_address policy warm
-"""
+_RULES = ("allow_net", "deny_net", "allow_domain")
+_FLAGS = "no_new_privileges privileged terminal read_only use_init emulate nested fork warm"
+_TEXTS = "selinux_label apparmor_profile pull cpu_model accel network mac_address"
+_NUMBERS = "cpus mtu oom_score_adj pids_limit read_iops stop_timeout write_iops"
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(_SAME.split(), _same),
-    **dict.fromkeys(("cpus", "mtu", "oom_score_adj", "pids_limit", "read_iops", "stop_timeout", "write_iops"), _number),
+    **dict.fromkeys(_FLAGS.split(), _flag),
+    **dict.fromkeys(_TEXTS.split(), _text),
+    **dict.fromkeys(_NUMBERS.split(), _number),
+    **dict.fromkeys(("stdin", "stdout", "stderr"), partial(_a, Stdio)),
+    **dict.fromkeys(_RULES, _words),
+    "capabilities": partial(_a, LinuxCapabilities),
+    "policy": partial(_a, Policy),
+    "dns": _dns,
     "command": _words,
     "entrypoint": _entrypoint,
     "env": _env,
@@ -240,8 +285,9 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "masked_paths": _each(GuestPath),
     "readonly_paths": _each(GuestPath),
     "mounts": _each(_mount),
-    "file_mounts": tuple,
-    "virtiofs_shares": tuple,
+    "tmpfs": _each(_tmpfs),
+    "file_mounts": _each(_file_mount),
+    "virtiofs_shares": _each(_share),
     "platform": lambda value: value if isinstance(value, Platform) else Platform.parse(value),
     "shm_size": Size.parse,
     "read_bps": Size.parse,
@@ -254,5 +300,5 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "cmdline_extra": _words,
     "hosts": _each(_host),
     "publish": _publications,
-    "sockets": tuple,
+    "sockets": _each(_socket),
 }
