@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import Self
 
 from firkin.errors import InvalidInputError
@@ -56,9 +57,9 @@ class ContainerId(_Id):
     _what = "container id"
 
     @classmethod
-    def random(cls) -> Self:
-        """Twelve hexadecimal digits, at least one of them a letter: digits alone are no hostname, as Docker has it."""
-        while (name := secrets.token_hex(6)).isdigit():
+    def random(cls, draw: Callable[[int], str] = secrets.token_hex) -> Self:
+        """Twelve hexadecimal digits, one of them a letter: digits alone are no host name, and are drawn again."""
+        while (name := draw(6)).isdigit():
             pass
         return cls(name)
 
