@@ -8,6 +8,7 @@ too. What a test leaves can so be told from what another worker is using just no
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -217,6 +218,15 @@ def check_nothing_is_left(home: Path) -> Callable[[], None]:
         assert [vm for vm in live(dirs) if vm not in vms] == []
 
     return check
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """A command sets the levels of its own process, which here is that of the tests after it too."""
+    yield
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "firkin":
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)
