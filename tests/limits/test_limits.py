@@ -113,7 +113,8 @@ def test_stats_and_update_from_another_process(box: library.Container, firkin: F
     heading, row = firkin("stats", "--no-stream", "--interval", "0.2", box.id).stdout.splitlines()
     assert heading.startswith("NAME")
     assert row.startswith(box.id)
-    box.update(memory_high=-1)
+    box.update(cpus=1.5, memory_high=-1)
+    assert cgroup(box, "cpu.max") == "150000 100000"
 
 
 @vm

@@ -81,6 +81,7 @@ def test_what_is_written_to_a_file_comes_back(mounted: firkin.Container, host: P
     assert (host / "link").is_symlink()
     (host / "written").write_text("changed\n")
     assert sh(mounted, "cat /etc/own") == "changed\n"
+    (host / "written").write_text("written\n")
 
 
 @scenario("container single file mount read-only")
