@@ -28,8 +28,8 @@ class FirkinError(Exception):
     """The root of every error that Firkin raises.
 
     `hint` says what to do about it, in a few words. `outcome_unknown` is true where a request had been sent and its
-    answer was
-    lost: the work may or may not have been done.
+    answer was lost: the work may or may not have been done. `message` is as it was given; the text of the error has
+    escapes (`\\n`, `\\x1b`) for what an image's or a guest's names may hold and a terminal would obey.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, outcome_unknown: bool = False) -> None:
@@ -42,7 +42,12 @@ class FirkinError(Exception):
         text = self.message
         if self.outcome_unknown:
             text += " (its outcome is unknown)"
-        return f"{text} ({self.hint})" if self.hint else text
+        text = f"{text} ({self.hint})" if self.hint else text
+        return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 class InvalidInputError(FirkinError, ValueError):
