@@ -5,6 +5,8 @@ Every error prints as one line, `what failed: why (what to do)`; its cause is ch
 
 from __future__ import annotations
 
+from firkin.escaped import escaped
+
 __all__ = [
     "AgentError",
     "BootError",
@@ -43,11 +45,7 @@ class FirkinError(Exception):
         if self.outcome_unknown:
             text += " (its outcome is unknown)"
         text = f"{text} ({self.hint})" if self.hint else text
-        return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+        return escaped(text)
 
 
 class InvalidInputError(FirkinError, ValueError):

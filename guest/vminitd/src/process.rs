@@ -482,7 +482,7 @@ impl Agent {
 
 /// kill(2) with any signal's number. Sound against reuse of the pid: only the agent reaps.
 fn send_signal(pid: i32, signal: u32) -> std::result::Result<(), Errno> {
-    let pid = rustix::process::Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+    let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
     crate::sys::kill(pid, signal)
 }
 

@@ -44,10 +44,8 @@ class ExecConfig(ProcessOptions):
     @classmethod
     def of(cls, command: str | Sequence[str], **inputs: Unpack[ExecInputs]) -> ExecConfig:
         """A config of loosely typed `inputs`, as `container_options` takes them. Raises `InvalidInputError`."""
-        known = {known.name for known in fields(cls)}
-        for name in inputs:
-            if name not in known:
-                raise InvalidInputError(f"there is no option {name!r} of a further process", value=name)
+        if wrong := [name for name in inputs if name not in ExecInputs.__annotations__]:
+            raise InvalidInputError(f"there is no option {wrong[0]!r} of a further process", value=wrong[0])
         return cls(**convert({"command": command, **inputs}))
 
     def runtime_spec(

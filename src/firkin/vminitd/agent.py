@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from firkin.errors import AgentError, FirkinTimeoutError, LinkError
+from firkin.escaped import escaped
 from firkin.vminitd.calls import Calls
 from firkin.vminitd.link import Link
 from firkin.vminitd.oneof import field_of, put
@@ -109,5 +110,4 @@ def deadline_ms(timeout: float | None) -> int:
 
 def printable(text: str) -> str:
     """The guest's text, safe for one line of a terminal: no control characters, not too long."""
-    cut = text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+    return escaped(text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…")

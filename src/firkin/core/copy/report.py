@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from firkin.escaped import escaped
 from firkin.types import Size
 
 __all__ = ["COPY_LIMIT", "MAX_ENTRIES", "CopyReport", "Notes", "shown"]
@@ -49,5 +50,4 @@ class Notes:
 
 def shown(path: Name) -> str:
     """A path for one line of text: no control characters, nothing that is not UTF-8, not too long."""
-    text = path[:400].decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return escaped(path[:400].decode(errors="backslashreplace"))
